@@ -1,0 +1,246 @@
+"""Audio -> Fingerprint, from a weights file, without TensorFlow.
+
+The network runs in numpy: one matrix product a step over a batch of windows, and one hyperbolic tangent over all
+four gates (a logistic function is a shifted tangent; its scale is folded into the weights once).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samaf.audio import SAMPLE_RATE, stream_audio
+from samaf.errors import AudioError, ModelError
+from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
+from samaf.fingerprint import Fingerprint
+from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
+
+SILENCE_LEVEL = 10.0 ** (-75.0 / 10.0)
+"""A window whose mean square is under this (-75 dBFS) has no content."""
+FLAT_SPREAD = 0.03
+"""A window whose normalised values spread less than this is flat over time and band: it has no content."""
+
+_BATCH = 128
+"""Windows that go through the network at once."""
+
+Float32 = NDArray[np.float32]
+PathLike = str | os.PathLike[str]
+
+
+class Network:
+    """The encoder half of the autoencoder on numpy arrays.
+
+    Parameters
+    ----------
+    weights
+        A loaded weights file.
+    bits
+        Code length, one of ``weights.bits``.
+    """
+
+    def __init__(self, weights: Weights, bits: int) -> None:
+        units = weights.units
+        scale = np.full(4 * units, 0.5, np.float32)
+        scale[2 * units : 3 * units] = 1.0  # the candidate's gate is a tangent already
+        self.units = units
+        self.n_inputs = weights.kernel.shape[0]
+        self._gates = np.concatenate([weights.kernel, weights.recurrent]) * scale
+        self._bias = weights.bias * scale
+        self._dense = np.ascontiguousarray(weights.dense[:, :bits])
+        self._dense_bias = weights.dense_bias[:bits]
+
+    def __call__(self, windows: Float32) -> Float32:
+        """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs)."""
+        n, steps, _ = windows.shape
+        u = self.units
+        seen = np.zeros((n, self.n_inputs + u), np.float32)
+        state, hidden = np.zeros((n, u), np.float32), seen[:, self.n_inputs :]
+        gates = np.empty((n, 4 * u), np.float32)
+        for t in range(steps):
+            seen[:, : self.n_inputs] = windows[:, t]
+            np.matmul(seen, self._gates, out=gates)
+            gates += self._bias
+            np.tanh(gates, out=gates)
+            i, f, g, o = (gates[:, k * u : (k + 1) * u] for k in range(4))
+            # logistic(x) = (1 + tanh(x / 2)) / 2
+            f += 1.0
+            state *= f
+            i += 1.0
+            i *= g
+            state += i
+            state *= 0.5
+            np.tanh(state, out=hidden)
+            o += 1.0
+            hidden *= o
+            hidden *= 0.5
+        return hidden @ self._dense + self._dense_bias
+
+
+class Encoder:
+    """Turns audio into fingerprints.
+
+    Parameters
+    ----------
+    model
+        A weights file; None takes the model that ships.
+    bits
+        Code length: 64, 128 or 256 with the model that ships.
+
+    Attributes
+    ----------
+    weights : Weights
+    bits : int
+    model_id : str
+
+    Raises
+    ------
+    ModelError
+        If the weights file cannot be read, or has no code of that length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from samaf import Encoder
+    >>> tone = np.sin(np.arange(48000) * np.arange(48000) / 4e5).astype(np.float32)
+    >>> Encoder(bits=128).encode(tone).hashes.shape
+    (3, 2)
+    """
+
+    def __init__(self, model: PathLike | None = None, *, bits: int = 128) -> None:
+        self.path = Path(model) if model is not None else DEFAULT_PATH
+        self.weights = Weights.load(self.path)
+        if bits not in self.weights.bits:
+            lengths = ", ".join(map(str, self.weights.bits))
+            raise ModelError(f"{self.path}: the model has no code of {bits} bits; choose one of {lengths}")
+        self.bits = bits
+        self.model_id = self.weights.model_id
+        self._network = Network(self.weights, bits)
+
+    def encode(
+        self, audio: PathLike | Float32, *, hop_s: float = REFERENCE_HOP_S, confidence: bool = False
+    ) -> Fingerprint:
+        """Fingerprint of a file, or of 16 kHz mono samples.
+
+        Parameters
+        ----------
+        audio
+            A path, or float32 (n,) samples at 16 kHz.
+        hop_s
+            Seconds from hash to hash, a multiple of 0.01.
+        confidence
+            Keep each bit's |pre-sign activation|: what a query needs.
+
+        Returns
+        -------
+        Fingerprint
+            ``1 + floor((T - 1) / hop_s)`` hashes for ``T`` seconds.
+
+        Raises
+        ------
+        AudioError
+            If the audio cannot be read, is shorter than 1 s, or holds NaN or infinity.
+        """
+        if isinstance(audio, (str, os.PathLike)):
+            return self.encode_stream(
+                stream_audio(audio), hop_s=hop_s, confidence=confidence, name=os.fspath(audio)
+            )
+        samples = np.asarray(audio)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise AudioError(
+                f"samples of shape {samples.shape} and type {samples.dtype}: give one channel of float samples "
+                "at 16 kHz (samaf.read_audio makes them)"
+            )
+        return self.encode_stream([samples], hop_s=hop_s, confidence=confidence, name="samples")
+
+    def encode_query(self, audio: PathLike | Float32) -> Fingerprint:
+        """Fingerprint with the query hop and with confidence: what :func:`samaf.search.search` takes."""
+        return self.encode(audio, hop_s=QUERY_HOP_S, confidence=True)
+
+    def encode_stream(
+        self,
+        blocks: Iterable[Float32],
+        *,
+        hop_s: float = REFERENCE_HOP_S,
+        confidence: bool = False,
+        name: str = "stream",
+    ) -> Fingerprint:
+        """Like :meth:`encode`, from blocks of samples of any size; `name` is for the error message."""
+        rows, valid, activations = [], [], []
+        seconds = _Counter()
+        for out, good in self._activations(seconds.count(blocks, name), hop_s):
+            rows.append(_pack(out, good))
+            valid.append(good)
+            if confidence:
+                activations.append(np.abs(out))
+        if not rows:
+            raise AudioError(f"{name}: {seconds.total_s:.3f} s of audio; at least 1 s is needed for a hash")
+        return Fingerprint(
+            hashes=np.concatenate(rows),
+            valid=np.concatenate(valid),
+            hop_s=hop_s,
+            bits=self.bits,
+            model_id=self.model_id,
+            duration_s=seconds.total_s,
+            confidence=np.concatenate(activations) if confidence else None,
+        )
+
+    def _activations(
+        self, blocks: Iterable[Float32], hop_s: float
+    ) -> Iterator[tuple[Float32, NDArray[np.bool_]]]:
+        """(pre-sign activations (k, bits), valid (k,)) of successive windows, some at a time."""
+        hop = round(hop_s * FRAMES_PER_SECOND)
+        if hop < 1 or abs(hop - hop_s * FRAMES_PER_SECOND) > 1e-6:
+            raise ValueError(f"hop of {hop_s} s: must be a multiple of {1 / FRAMES_PER_SECOND} s")
+        stream, normalise = FRONT_ENDS[self.weights.front_end]
+        front_end = stream()
+        frames = np.empty((0, front_end.n_values), np.float32)
+        levels = np.empty(0, np.float32)
+        start = 0  # of the next window, in frames of the buffer
+        for new_frames, new_levels in _with_end(front_end, blocks):
+            frames = np.concatenate([frames, new_frames])
+            levels = np.concatenate([levels, new_levels])
+            while start + WINDOW_FRAMES <= len(frames):
+                k = min(_BATCH, (len(frames) - start - WINDOW_FRAMES) // hop + 1)
+                at = (start + hop * np.arange(k))[:, None] + np.arange(WINDOW_FRAMES)
+                windows, spread = normalise(frames[at])
+                good = (levels[at].mean(axis=1) >= SILENCE_LEVEL) & (spread >= FLAT_SPREAD)
+                yield self._network(windows.reshape(k, -1, self._network.n_inputs)), good
+                start += k * hop
+            keep = min(start, len(frames))
+            frames, levels, start = frames[keep:], levels[keep:], start - keep
+
+
+class _Counter:
+    """Counts the seconds that pass, and refuses samples that are not numbers."""
+
+    def __init__(self) -> None:
+        self.n_samples = 0
+
+    @property
+    def total_s(self) -> float:
+        return self.n_samples / SAMPLE_RATE
+
+    def count(self, blocks: Iterable[Float32], name: str) -> Iterator[Float32]:
+        for block in blocks:
+            if not np.isfinite(block).all():
+                raise AudioError(f"{name}: samples are not all numbers (NaN or infinite); decode it again")
+            self.n_samples += len(block)
+            yield block
+
+
+def _with_end(front_end, blocks: Iterable[Float32]) -> Iterator[tuple[Float32, Float32]]:  # type: ignore[no-untyped-def]
+    for block in blocks:
+        yield front_end.push(block)
+    yield front_end.finish()
+
+
+def _pack(activations: Float32, valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Signs as uint64 words; invalid rows are zero and valid ones never are."""
+    words = np.packbits(activations > 0, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    words[words[:, 0] == 0, 0] = 1
+    words[~valid] = 0
+    return words

@@ -1,0 +1,298 @@
+"""Fingerprint: the hashes of one recording, and the file that keeps them.
+
+File format, version 1, all numbers little-endian::
+
+    6 bytes   b"SAMAFP"
+    uint16    version
+    uint32    length of the header
+    header    JSON, UTF-8: bits, hop_s, model_id, duration_s, n_hashes, confidence (bool)
+    hashes    uint64 (n_hashes, bits / 64)
+    valid     uint8 (n_hashes,), 0 or 1
+    [confidence  float16 (n_hashes, bits)]
+    uint32    CRC-32 of all before it
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import secrets
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from samaf.errors import FingerprintError, shown
+
+FILE_SUFFIX = ".samaf"
+"""File name ending of saved fingerprints."""
+
+_MAGIC = b"SAMAFP"
+_VERSION = 1
+_PREFIX = struct.Struct("<6sHI")
+_CRC = struct.Struct("<I")
+_MODEL_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def is_fingerprint_path(path: str | os.PathLike[str]) -> bool:
+    """Tell by its ending whether a file name is one of a saved fingerprint."""
+    return os.path.splitext(os.fspath(path))[1].lower() == FILE_SUFFIX
+
+
+def mark_rows(hashes: NDArray[np.uint64], valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Make a zero row mean "no content here" and nothing else.
+
+    Invalid rows become zero. A valid code that happens to be zero gets its bit 0 set: that costs one bit of
+    distance, the same on both sides of a search, while taking it for silence would lose the window.
+
+    Parameters
+    ----------
+    hashes : ndarray of uint64, shape (n, words)
+    valid : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    ndarray of uint64, shape (n, words)
+        A new array.
+    """
+    marked: NDArray[np.uint64] = np.where(valid[:, None], hashes, np.uint64(0))
+    marked[valid & ~marked.any(axis=1), 0] = 1
+    return marked
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """The hashes of one recording.
+
+    Parameters
+    ----------
+    hashes : ndarray of uint64, shape (n, bits // 64)
+        Row i is the code of the second that starts at ``i * hop_s``; bit b is bit ``b % 64`` of word
+        ``b // 64``.
+    valid : ndarray of bool, shape (n,)
+        False where a window has no content (silence, flat noise); such a row is zero, and no other row is.
+    hop_s : float
+        Seconds from one hash to the next.
+    bits : int
+        Bits in a hash, a multiple of 64.
+    model_id : str
+        SHA-256 of the model's weights file, 64 lower-case hexadecimal digits.
+    duration_s : float
+        Length of the recording in seconds.
+    confidence : ndarray of float32, shape (n, bits), optional
+        Magnitude of each bit's real value before its sign was taken; kept for queries.
+
+    Raises
+    ------
+    ValueError
+        The parts do not fit each other.
+    """
+
+    hashes: NDArray[np.uint64]
+    valid: NDArray[np.bool_]
+    hop_s: float
+    bits: int
+    model_id: str
+    duration_s: float
+    confidence: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        def convert(name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+            value = np.ascontiguousarray(getattr(self, name))
+            if value.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+            value = value.astype(dtype, casting="same_kind", copy=False)
+            object.__setattr__(self, name, value)
+            return value
+
+        if self.bits < 64 or self.bits % 64:
+            raise ValueError(f"bits must be a multiple of 64, got {self.bits}")
+        if not (math.isfinite(self.hop_s) and self.hop_s > 0):
+            raise ValueError(f"hop_s must be positive, got {self.hop_s}")
+        if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
+            raise ValueError(f"duration_s must not be negative, got {self.duration_s}")
+        if not _MODEL_ID.fullmatch(self.model_id):
+            raise ValueError(f"model_id must be 64 lower-case hexadecimal digits, got {self.model_id!r}")
+        n = len(self.hashes)
+        hashes = convert("hashes", np.uint64, (n, self.bits // 64))
+        valid = convert("valid", np.bool_, (n,))
+        if self.confidence is not None:
+            confidence = convert("confidence", np.float32, (n, self.bits))
+            if not (np.isfinite(confidence).all() and (confidence >= 0).all()):
+                raise ValueError("confidence must be finite and not negative")
+        if (hashes.any(axis=1) != valid).any():
+            raise ValueError(
+                "a row of hashes must be zero where, and only where, valid is False: see mark_rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprint):
+            return NotImplemented
+
+        def same(a: ArrayLike | None, b: ArrayLike | None) -> bool:
+            return a is b or (a is not None and b is not None and np.array_equal(a, b))
+
+        return (
+            (self.hop_s, self.bits, self.model_id, self.duration_s)
+            == (other.hop_s, other.bits, other.model_id, other.duration_s)
+            and same(self.hashes, other.hashes)
+            and same(self.valid, other.valid)
+            and same(self.confidence, other.confidence)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fingerprint: {len(self)} hashes of {self.bits} bits ({int(self.valid.sum())} valid), "
+            f"one every {self.hop_s:g} s of {self.duration_s:.2f} s, model {self.model_id[:12]}>"
+        )
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """Start of each hash's window in seconds, shape (n,)."""
+        return np.arange(len(self), dtype=np.float64) * self.hop_s
+
+    def hex(self) -> list[str]:
+        """Return each hash as ``bits // 4`` hexadecimal digits, the byte of bits 0 to 7 first.
+
+        The first 16 digits of a longer code are its 64-bit code.
+        """
+        data = self.hashes.astype("<u8").tobytes().hex()
+        digits = self.bits // 4
+        return [data[i : i + digits] for i in range(0, len(data), digits)]
+
+    def truncated(self, bits: int) -> Fingerprint:
+        """Return the fingerprint of the first `bits` bits of each hash.
+
+        Codes are nested: the prefix of a code is the code that the model gives at that length.
+
+        Raises
+        ------
+        ValueError
+            `bits` is no multiple of 64, or more than there are.
+        """
+        if bits < 64 or bits % 64 or bits > self.bits:
+            raise ValueError(f"bits must be a multiple of 64 up to {self.bits}, got {bits}")
+        if bits == self.bits:
+            return self
+        return replace(
+            self,
+            bits=bits,
+            hashes=mark_rows(self.hashes[:, : bits // 64], self.valid),
+            confidence=None if self.confidence is None else self.confidence[:, :bits],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fingerprint to a file, which then exists wholly or not at all.
+
+        Confidence is rounded to 16 bits.
+
+        Raises
+        ------
+        FingerprintError
+            The file cannot be written.
+        """
+        header = {
+            "bits": int(self.bits),
+            "hop_s": float(self.hop_s),
+            "model_id": self.model_id,
+            "duration_s": float(self.duration_s),
+            "n_hashes": len(self),
+            "confidence": self.confidence is not None,
+        }
+        text = json.dumps(header).encode()
+        parts = [_PREFIX.pack(_MAGIC, _VERSION, len(text)), text]
+        parts += [self.hashes.astype("<u8").tobytes(), self.valid.astype("u1").tobytes()]
+        if self.confidence is not None:
+            parts.append(np.minimum(self.confidence, np.finfo(np.float16).max).astype("<f2").tobytes())
+        data = b"".join(parts)
+        try:
+            _write_atomically(Path(path), data + _CRC.pack(zlib.crc32(data)))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise FingerprintError(
+                f"{shown(path)}: cannot be written ({why}); choose another folder or make room"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Fingerprint:
+        """Read a fingerprint that `save` wrote.
+
+        Raises
+        ------
+        FingerprintError
+            The file is missing, unreadable, damaged, no fingerprint, or of an unknown version.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise FingerprintError(f"{shown(path)}: no such file; check the name") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise FingerprintError(f"{shown(path)}: cannot be read ({why}); check the file") from error
+        if not data.startswith(_MAGIC):
+            raise FingerprintError(f"{shown(path)}: not a fingerprint file; make one with `samaf encode`")
+        damaged = FingerprintError(f"{shown(path)}: is damaged or cut off; make it again with `samaf encode`")
+        if len(data) < _PREFIX.size + _CRC.size:
+            raise damaged
+        _, version, header_bytes = _PREFIX.unpack_from(data)
+        if version != _VERSION:
+            raise FingerprintError(
+                f"{shown(path)}: has format version {version}, this samaf reads version {_VERSION}; "
+                "update samaf, or make the file again with `samaf encode`"
+            )
+        body = memoryview(data)[: -_CRC.size]
+        if zlib.crc32(body) != _CRC.unpack_from(data, len(body))[0]:
+            raise damaged
+        try:
+            return cls._parsed(body[_PREFIX.size :], header_bytes)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise damaged from error
+
+    @classmethod
+    def _parsed(cls, body: memoryview, header_bytes: int) -> Fingerprint:
+        """Take header and arrays apart; whatever does not fit raises ValueError, KeyError or TypeError."""
+        header = json.loads(bytes(body[:header_bytes]))
+        n, bits, words = header["n_hashes"], header["bits"], header["bits"] // 64
+        layout = [("<u8", n * words), ("u1", n)] + [("<f2", n * bits)] * bool(header["confidence"])
+        offset = header_bytes
+        arrays = []
+        for dtype, count in layout:
+            arrays.append(np.frombuffer(body, dtype, count, offset))
+            offset += arrays[-1].nbytes
+        if offset != len(body):
+            raise ValueError("the arrays do not fill the file")
+        return cls(
+            hashes=arrays[0].astype(np.uint64).reshape(n, words),
+            valid=arrays[1].astype(np.bool_),
+            hop_s=header["hop_s"],
+            bits=bits,
+            model_id=header["model_id"],
+            duration_s=header["duration_s"],
+            confidence=arrays[2].astype(np.float32).reshape(n, bits) if header["confidence"] else None,
+        )
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the file, then put it in its place: a reader sees the old file or the new one, whole."""
+    # The name keeps out of the way of others who save here, and within the length that file systems allow.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

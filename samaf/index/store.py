@@ -1,0 +1,554 @@
+"""The index: tracks and segments in one LMDB file, with one writer and many readers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from samaf.errors import MismatchError, StoreError, shown
+from samaf.index import segment, tracks
+from samaf.index.change import Change, changing, clean, compact, forget, full_segments, ingest
+from samaf.index.environment import Environment, explaining
+from samaf.index.locks import WriterLock, gate
+from samaf.index.segment import Segment
+from samaf.index.state import FORMAT_VERSION, IndexHeader, State, getter, read_header, read_state
+from samaf.index.tracks import Alias, Track, TrackInfo
+
+if TYPE_CHECKING:
+    from samaf.fingerprint import Fingerprint
+    from samaf.index.transfer import ImportReport
+    from samaf.index.verify import VerifyReport
+
+@dataclass(frozen=True)
+class SegmentStats:
+    """Rows of a segment, and the width of its bands in bits (0: no tables)."""
+
+    rows: int
+    width_bits: int
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """Size of an index; `n_removed` counts removed tracks whose hashes are still to be purged."""
+
+    n_tracks: int
+    n_removed: int
+    n_hashes: int
+    n_invalid: int
+    duration_s: float
+    segments: tuple[SegmentStats, ...]
+    file_bytes: int
+    header: IndexHeader
+
+    @property
+    def bytes_per_hour(self) -> float:
+        """Bytes of file per hour of stored audio, 0 for an empty index."""
+        return self.file_bytes * 3600 / self.duration_s if self.duration_s else 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the index, unmoved by later changes; its arrays must not be used once it has ended."""
+
+    header: IndexHeader
+    segments: tuple[Segment, ...]
+    removed: frozenset[int]
+    state: State
+    env: Environment
+    txn: Any
+
+    @property
+    def n_tracks(self) -> int:
+        """Tracks that can be found."""
+        return self.state.n_tracks
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio that can be found."""
+        return self.state.duration_s
+
+    @property
+    def n_hashes(self) -> int:
+        """Stored hashes, those of removed tracks included until they are purged."""
+        return sum(map(len, self.segments))
+
+    def track(self, track_id: int) -> Track:
+        """Return one track.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        with explaining(self.env.path):
+            track = tracks.get(self.env, self.txn, track_id)
+        if track is None:
+            raise KeyError(track_id)
+        return track
+
+
+class Index:
+    """A library of fingerprints on disk; make one with `create`, open it with `open`.
+
+    Examples
+    --------
+    >>> with Index.open("music.samafdb", readonly=False) as index:  # doctest: +SKIP
+    ...     index.add([(TrackInfo("song.flac"), fingerprint)])
+    [1]
+    """
+
+    def __init__(self, path: str, env: Environment, lock: WriterLock | None) -> None:
+        self._path = path
+        self._env: Environment | None = env
+        self._lock = lock
+        self._state: tuple[bytes, State, frozenset[int]] | None = None  # the last one decoded, and from what
+        with env.reading() as txn:
+            self._header = read_header(env, txn)
+            read_state(env, txn)
+
+    # -- opening and closing ------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, readonly: bool = True) -> Index:
+        """Open an index.
+
+        Parameters
+        ----------
+        path : path-like
+        readonly : bool
+            False takes the right to write until `close`.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, damaged, unreadable, or not an index.
+        MismatchError
+            If it is of another format version.
+        LockedError
+            If it is to be written and another process, or another `Index` of this one, writes to it.
+        """
+        name = os.path.realpath(path)
+        env = Environment.acquire(name)
+        lock = None
+        try:
+            if not readonly:
+                lock = WriterLock(name)
+                # Before the lock was ours, compaction may have replaced the file.
+                fresh = Environment.acquire(name)
+                env.release()
+                env = fresh
+            index = cls(name, env, lock)
+            if not readonly:  # what a killed writer or reader has left behind
+                env.forget_dead_readers()
+                _unlink(_new_name(name))
+                clean(env)
+            return index
+        except BaseException:
+            env.release()
+            if lock is not None:
+                lock.release()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model_id: str,
+        bits: int,
+        hop_s: float,
+        query_hop_s: float,
+        model_name: str = "",
+        model_path: str = "",
+    ) -> Index:
+        """Make a new, empty index and open it for writing; missing folders are made.
+
+        Raises
+        ------
+        StoreError
+            If something is there already, or the folder cannot be written.
+        LockedError
+            If another process is making the same one.
+        """
+        if bits not in (64, 128, 256):
+            raise ValueError(f"bits must be 64, 128 or 256, not {bits}")
+        if not (hop_s > 0 and query_hop_s > 0):
+            raise ValueError("hops must be positive")
+        name = os.path.realpath(path)
+        header = IndexHeader(
+            FORMAT_VERSION, model_id, bits, hop_s, query_hop_s, model_name, model_path, round(time.time(), 3)
+        )
+        try:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"index {shown(name)} cannot be made: {error.strerror}: {shown(error.filename)}"
+            ) from None
+        lock = WriterLock(name)
+        try:
+            if os.path.lexists(name):
+                raise StoreError(f"{shown(name)} exists already; open it, or name another file")
+            with _new_file(name) as env:
+                change = Change(env, State())
+                change.put_meta(b"header", asdict(header))
+                change.commit()
+            # A table of readers left by a deleted index must not be taken for this one's.
+            _unlink(name + "-lock")
+            _put_in_place(name)
+            return cls(name, Environment.acquire(name), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        """Give back the file and the right to write; a second time does nothing."""
+        if self._env is not None:
+            self._env.release()
+            self._env = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Index {self._path!r}{'' if self._env else ', closed'}>"
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the file, with symbolic links followed."""
+        return self._path
+
+    @property
+    def header(self) -> IndexHeader:
+        """What the index is made for."""
+        return self._header
+
+    def check_fits(
+        self, *, model_id: str | None = None, bits: int | None = None, hop_s: float | None = None
+    ) -> None:
+        """Refuse hashes that cannot be compared with the stored ones; arguments left out are not checked.
+
+        Raises
+        ------
+        MismatchError
+        """
+        header, name = self.header, shown(self._path)
+        if model_id is not None and model_id != header.model_id:
+            made_with = header.model_name or header.model_path or header.model_id[:12]
+            raise MismatchError(
+                f"index {name} was made with model {shown(made_with)}, not {model_id[:12]}; "
+                "use that model, or build the index anew"
+            )
+        if bits is not None and bits != header.bits:
+            raise MismatchError(
+                f"index {name} holds hashes of {header.bits} bits, not {bits}; "
+                f"use --bits {header.bits}, or build the index anew"
+            )
+        if hop_s is not None and abs(hop_s - header.hop_s) > 1e-9:
+            raise MismatchError(
+                f"index {name} holds a hash every {header.hop_s:g} s, not {hop_s:g} s; "
+                f"use --hop {header.hop_s:g}, or build the index anew"
+            )
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _current(self) -> Environment:
+        """Return the environment of the file that lies at the path now, which compaction may have replaced."""
+        if self._env is None:
+            raise StoreError(f"index {shown(self._path)} is closed; open it again")
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            raise StoreError(f"index {shown(self._path)} has been deleted; open another") from None
+        if (status.st_dev, status.st_ino) != self._env.key:
+            fresh = Environment.acquire(self._path)
+            with fresh.reading() as txn:
+                self._header = read_header(fresh, txn)
+            self._env.release()
+            self._env = fresh
+            self._state = None
+        return self._env
+
+    def _read_state(self, env: Environment, txn: Any) -> tuple[State, frozenset[int]]:
+        data = txn.get(b"state", db=env.meta)
+        known = self._state
+        if known is None or known[0] != data:
+            state = read_state(env, txn)
+            known = self._state = bytes(data), state, frozenset(state.removed)
+        return known[1], known[2]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read one state of the index: one LMDB read transaction, which pins its pages until the block ends.
+
+        Raises
+        ------
+        StoreError
+            If the index is damaged, deleted, closed, or was opened before a fork.
+        """
+        env = self._current().retain()
+        try:
+            txn = env.begin()
+            try:
+                with explaining(self._path):
+                    state, removed = self._read_state(env, txn)
+                    parts = tuple(segment.read(getter(env, txn, number), number) for number in state.segments)
+                yield Snapshot(self._header, parts, removed, state, env, txn)
+            finally:
+                txn.abort()
+        finally:
+            env.release()
+
+    def tracks(self) -> Iterator[Track]:
+        """Yield all tracks in order of their ids; no transaction stays open in between."""
+        after = b""
+        while True:
+            env = self._current()
+            with env.reading() as txn:
+                page = next(tracks.pages(env, txn, after), None)
+            if page is None:
+                return
+            after, found = page
+            yield from found
+
+    def track(self, track_id: int) -> Track:
+        """Return one track.
+
+        Raises
+        ------
+        StoreError
+            If there is no such track.
+        """
+        env = self._current()
+        with env.reading() as txn:
+            track = tracks.get(env, txn, track_id)
+        if track is None:
+            raise self._unknown(track_id)
+        return track
+
+    def _unknown(self, track_id: int) -> StoreError:
+        return StoreError(f"index {shown(self._path)} has no track {track_id}; see 'samaf index list'")
+
+    def find_path(self, path: str | os.PathLike[str]) -> Track | None:
+        """Return the track recorded from this file, or with this file as an alias."""
+        env = self._current()
+        with env.reading() as txn:
+            return tracks.find(env, txn, tracks.PATH, os.path.abspath(path))
+
+    def find_digest(self, digest: str) -> Track | None:
+        """Return the track with this content digest."""
+        env = self._current()
+        with env.reading() as txn:
+            return tracks.find(env, txn, tracks.DIGEST, digest) if digest else None
+
+    def stats(self) -> IndexStats:
+        """Measure the index."""
+        env = self._current()
+        with env.reading() as txn:
+            state, removed = self._read_state(env, txn)
+            forms = [segment.layout(getter(env, txn, number)) for number in state.segments]
+        return IndexStats(
+            n_tracks=state.n_tracks,
+            n_removed=len(removed),
+            n_hashes=sum(form.n_rows for form in forms),
+            n_invalid=sum(form.n_invalid for form in forms),
+            duration_s=state.duration_s,
+            segments=tuple(SegmentStats(form.n_rows, form.width_bits) for form in forms),
+            file_bytes=os.path.getsize(self._path),
+            header=self._header,
+        )
+
+    def verify(self) -> VerifyReport:
+        """Check every byte that is in use: LMDB's pages, checksums, tables, tracks and lookups."""
+        from samaf.index.verify import verify
+
+        return verify(self._current())
+
+    def export_to(self, path: str | os.PathLike[str]) -> None:
+        """Write header, tracks and hashes into one portable file (see `transfer`).
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written.
+        """
+        from samaf.index.transfer import export_to
+
+        with self.snapshot() as snapshot:
+            export_to(snapshot, self.tracks(), path)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _writable(self) -> Environment:
+        if self._lock is None and self._env is not None:
+            raise StoreError(f"index {shown(self._path)} is open for reading only; open it with readonly=False")
+        return self._current()
+
+    def add(
+        self, batch: Sequence[tuple[TrackInfo, Fingerprint]], *, replacing: Iterable[int] = ()
+    ) -> list[int]:
+        """Store recordings; all of them become visible at once, or none.
+
+        Parameters
+        ----------
+        batch : sequence of (TrackInfo, Fingerprint)
+        replacing : iterable of int
+            Tracks that go in the same moment, such as earlier versions of the same files.
+
+        Returns
+        -------
+        list of int
+            The new tracks' ids, in order.
+
+        Raises
+        ------
+        MismatchError
+            If a fingerprint was made with another model, bit count or hop.
+        StoreError
+            If the disk is full, or the index open for reading only.
+        """
+        env = self._writable()
+        for _, print_ in batch:
+            self.check_fits(model_id=print_.model_id, bits=print_.bits, hop_s=print_.hop_s)
+        now = time.time()
+        new = [
+            (Track.new(0, info, print_.duration_s, len(print_.hashes), now), print_.hashes)
+            for info, print_ in batch
+        ]
+        with self.snapshot() as snapshot, changing(env) as change:
+            return ingest(snapshot, change, full_segments(new), replacing)
+
+    def remove(self, track_ids: Iterable[int]) -> int:
+        """Take tracks out; ids that are not there are passed over.
+
+        Their hashes stay in the file as dead rows until a merge or `compact` leaves them out.
+
+        Returns
+        -------
+        int
+            How many tracks were there.
+        """
+        with changing(self._writable()) as change:
+            return sum(forget(change, track_id) for track_id in set(track_ids))
+
+    def add_alias(
+        self, track_id: int, path: str | os.PathLike[str], size_bytes: int = 0, mtime_ns: int = 0
+    ) -> None:
+        """Note another file with the content of a track; for the track's own file, its new size and time.
+
+        Raises
+        ------
+        StoreError
+            If there is no such track.
+        """
+        alias = Alias(os.path.abspath(os.fspath(path)), size_bytes, mtime_ns)
+        env = self._writable()
+        with changing(env) as change:
+            track = tracks.get(env, change.txn, track_id)
+            if track is None:
+                raise self._unknown(track_id)
+            tracks.change(env, change.txn, track_id, tracks.with_alias(track, alias))
+
+    def compact(self, *, shrink: bool = True) -> None:
+        """Join all segments and purge removed tracks.
+
+        Parameters
+        ----------
+        shrink : bool
+            Write the result to a new file that takes the old one's place, so that the disk gets its space back; needs
+            room for both meanwhile. Searches that run go on in the old file. False works within the file, which keeps
+            its size and reuses the space later.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full; the index is unchanged then.
+        """
+        env = self._writable()
+        with self.snapshot() as snapshot:
+            if not shrink:
+                with changing(env) as change:
+                    compact(snapshot, change)
+                return
+            with _new_file(self._path) as new:
+                state = replace(snapshot.state, segments=[], removed=[])
+                with explaining(self._path):
+                    change = Change(new, state)
+                    try:
+                        compact(snapshot, change)
+                        change.commit()
+                    except BaseException:
+                        with suppress(lmdb.Error):
+                            change.txn.abort()
+                        raise
+                shutil.copymode(self._path, new.path)
+        with gate(self._path, exclusive=True):
+            # The table of readers goes first: killed in between, we leave the old file with a fresh table; the other
+            # way round the new file would inherit the old one's readers, and with them its transaction numbers.
+            _unlink(self._path + "-lock")
+            _put_in_place(self._path)
+        self._current()
+
+    def import_from(self, path: str | os.PathLike[str]) -> ImportReport:
+        """Store the tracks of a file that `export_to` wrote, under new ids; known digests are skipped and counted.
+
+        Raises
+        ------
+        MismatchError
+            If it was made with another model, bit count or hop.
+        StoreError
+            If it cannot be read or is damaged, or the disk is full; nothing is stored then.
+        """
+        from samaf.index.transfer import import_from
+
+        return import_from(self, path)
+
+
+def _new_name(path: str) -> str:
+    return path + ".new"
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[Environment]:
+    """Write a whole new index file beside `path`; on disk at the end of the block, gone where it raises."""
+    _unlink(_new_name(path))
+    try:
+        env = Environment.create(_new_name(path), path)
+        try:
+            yield env
+            env.sync()
+        finally:
+            env.release()
+    except BaseException:
+        _unlink(_new_name(path))
+        raise
+
+
+def _put_in_place(path: str) -> None:
+    os.replace(_new_name(path), path)
+    with suppress(OSError):  # some file systems cannot sync a folder
+        fd = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,278 @@
+"""The records of the tracks, and how they are found by path or content.
+
+Records lie in pages of up to 256 in order of their ids, deflated together: paths and tags of one folder resemble
+each other, so that a track costs about a third of what it would alone. A page's key is at most its first id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from samaf.index.codec import DamageError, decode, encode
+from samaf.index.environment import Environment
+
+PAGE_TRACKS = 256
+
+PATH, DIGEST = b"p", b"d"
+
+
+@dataclass(frozen=True)
+class TrackInfo:
+    """What the index is told about a recording besides its fingerprint.
+
+    Attributes
+    ----------
+    path : str
+        File the recording came from; made absolute.
+    title : str
+        Default: the file's name without its suffix.
+    digest : str
+        Of the content, in whatever form the caller compares; "" for unknown.
+    size_bytes, mtime_ns : int
+        Of the file, to tell later whether it has changed.
+    tags : mapping of str to JSON values
+    """
+
+    path: str
+    title: str = ""
+    digest: str = ""
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Alias(NamedTuple):
+    """Another file with the content of a track."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Track:
+    """One recording of the index; `added` is in seconds since 1970, ids are never used twice."""
+
+    track_id: int
+    path: str
+    title: str
+    duration_s: float
+    n_hashes: int
+    digest: str = ""
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    aliases: tuple[Alias, ...] = ()
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    added: float = 0.0
+
+    @classmethod
+    def new(cls, track_id: int, info: TrackInfo, duration_s: float, n_hashes: int, added: float) -> Track:
+        """Join what the caller says about a recording with what its fingerprint says."""
+        path = os.path.abspath(info.path)
+        return cls(
+            track_id=track_id,
+            path=path,
+            title=info.title or PurePath(path).stem,
+            duration_s=round(float(duration_s), 7),  # whole samples at 16 kHz are multiples of 0.0000625 s
+            n_hashes=n_hashes,
+            digest=info.digest,
+            size_bytes=info.size_bytes,
+            mtime_ns=info.mtime_ns,
+            tags=dict(info.tags),
+            added=round(added, 3),
+        )
+
+    def to_record(self) -> list[Any]:
+        """Return the track as a JSON list, without the names that would be stored with each."""
+        title = None if self.title == PurePath(self.path).stem else self.title
+        record: list[Any] = [self.track_id, self.path, title, self.duration_s, self.n_hashes, self.digest]
+        record += [self.size_bytes, self.mtime_ns, self.added]
+        if self.aliases or self.tags:
+            record += [self.aliases, self.tags]
+        return record
+
+    @classmethod
+    def from_record(cls, record: Sequence[Any]) -> Track:
+        """Undo `to_record`."""
+        try:
+            track_id, path, title, duration_s, n_hashes, digest, size_bytes, mtime_ns, added, *rest = record
+            aliases, tags = rest or ((), {})
+            return cls(
+                track_id,
+                path,
+                PurePath(path).stem if title is None else title,
+                duration_s,
+                n_hashes,
+                digest,
+                size_bytes,
+                mtime_ns,
+                tuple(Alias(*alias) for alias in aliases),
+                tags,
+                added,
+            )
+        except (TypeError, ValueError) as error:
+            raise DamageError(f"a track's record cannot be read ({error})") from None
+
+    def links(self) -> Iterator[tuple[bytes, str]]:
+        """Yield all that the track can be found by."""
+        yield PATH, self.path
+        for alias in self.aliases:
+            yield PATH, alias.path
+        if self.digest:
+            yield DIGEST, self.digest
+
+
+def page_key(track_id: int) -> bytes:
+    """Key under which a page that begins with this track is stored."""
+    return track_id.to_bytes(8, "big")
+
+
+def link_key(kind: bytes, text: str) -> bytes:
+    """Key under which a path or digest is looked up; several texts may share one."""
+    return kind + hashlib.blake2b(os.fsencode(text), digest_size=7).digest()
+
+
+def _page_of(env: Environment, txn: Any, track_id: int) -> tuple[bytes, list[list[Any]]] | None:
+    """Key and records of the page that would hold a track."""
+    cursor = txn.cursor(env.tracks)
+    key = page_key(track_id)
+    if not (cursor.set_range(key) and bytes(cursor.key()) == key) and not (
+        cursor.prev() if cursor.key() else cursor.last()
+    ):
+        return None
+    return bytes(cursor.key()), decode(cursor.value())
+
+
+def pages(env: Environment, txn: Any, after: bytes = b"") -> Iterator[tuple[bytes, list[Track]]]:
+    """Yield key and tracks of all pages behind the key `after`, in order of ids."""
+    cursor = txn.cursor(env.tracks)
+    if not cursor.set_range(after + b"\0"):
+        return
+    for key, value in cursor:
+        yield bytes(key), [Track.from_record(record) for record in decode(value)]
+
+
+def get(env: Environment, txn: Any, track_id: int) -> Track | None:
+    """Return one track, None if there is no such track (any more)."""
+    page = _page_of(env, txn, track_id)
+    for record in page[1] if page else ():
+        if record[0] == track_id:
+            return Track.from_record(record)
+    return None
+
+
+def find(env: Environment, txn: Any, kind: bytes, text: str) -> Track | None:
+    """Return the track of a path or digest, the latest if there are several."""
+    for track_id in reversed(_linked(txn.get(link_key(kind, text), db=env.lookup))):
+        track = get(env, txn, track_id)
+        if track is not None and (kind, text) in track.links():
+            return track
+    return None
+
+
+def append(env: Environment, txn: Any, tracks: Sequence[Track]) -> None:
+    """Store new tracks, whose ids must be above all others and ascend."""
+    if not tracks:
+        return
+    records = [track.to_record() for track in tracks]
+    key = page_key(tracks[0].track_id)
+    last = _page_of(env, txn, tracks[0].track_id)
+    if last is not None and len(last[1]) < PAGE_TRACKS:
+        key, records = last[0], last[1] + records
+    for start in range(0, len(records), PAGE_TRACKS):
+        page = records[start : start + PAGE_TRACKS]
+        txn.put(page_key(page[0][0]) if start else key, encode(page), db=env.tracks)
+    for track in tracks:
+        link(env, txn, track.track_id, track.links())
+
+
+def change(env: Environment, txn: Any, track_id: int, track: Track | None) -> Track:
+    """Put `track` in the place of the one with this id, or take that one out; returns the former one.
+
+    Raises
+    ------
+    KeyError
+        If there is no such track.
+    """
+    page = _page_of(env, txn, track_id)
+    position = next((i for i, record in enumerate(page[1]) if record[0] == track_id), None) if page else None
+    if page is None or position is None:
+        raise KeyError(track_id)
+    key, records = page
+    former = Track.from_record(records[position])
+    records[position : position + 1] = [] if track is None else [track.to_record()]
+    if records:
+        txn.put(key, encode(records), db=env.tracks)
+    else:
+        txn.delete(key, db=env.tracks)
+    unlink(env, txn, track_id, former.links())
+    if track is not None:
+        link(env, txn, track_id, track.links())
+    return former
+
+
+def with_alias(track: Track, alias: Alias) -> Track:
+    """Return the track with one more file of its content, in the place of an older record of the same file."""
+    if alias.path == track.path:
+        return replace(track, size_bytes=alias.size_bytes, mtime_ns=alias.mtime_ns)
+    kept = tuple(other for other in track.aliases if other.path != alias.path)
+    return replace(track, aliases=(*kept, alias))
+
+
+def _linked(value: memoryview | None) -> list[int]:
+    data = b"" if value is None else bytes(value)
+    return [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+
+
+def _put_links(env: Environment, txn: Any, key: bytes, track_ids: Iterable[int]) -> None:
+    value = b"".join(track_id.to_bytes(4, "little") for track_id in track_ids)
+    if value:
+        txn.put(key, value, db=env.lookup)
+    else:
+        txn.delete(key, db=env.lookup)
+
+
+def link(env: Environment, txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+    """Let a track be found by paths and digest."""
+    for key in {link_key(*way) for way in links}:
+        known = _linked(txn.get(key, db=env.lookup))
+        if track_id not in known:
+            _put_links(env, txn, key, [*known, track_id])
+
+
+def unlink(env: Environment, txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+    """Undo `link`."""
+    for key in {link_key(*way) for way in links}:
+        known = _linked(txn.get(key, db=env.lookup))
+        if track_id in known:
+            _put_links(env, txn, key, [other for other in known if other != track_id])
+
+
+def all_links(env: Environment, txn: Any) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield every lookup key with the tracks behind it."""
+    for key, value in txn.cursor(env.lookup):
+        yield bytes(key), _linked(value)
+
+
+def repack(env: Environment, txn: Any, into: Environment, out: Any) -> None:
+    """Write all tracks into full pages, and all lookups in order, into an empty environment."""
+    waiting: list[list[Any]] = []
+
+    def flush(n: int) -> None:
+        page = waiting[:n]
+        del waiting[:n]
+        out.put(page_key(page[0][0]), encode(page), db=into.tracks, append=True)
+
+    for _, found in pages(env, txn):
+        waiting += [track.to_record() for track in found]
+        if len(waiting) >= PAGE_TRACKS:
+            flush(PAGE_TRACKS)
+    if waiting:
+        flush(PAGE_TRACKS)
+    for key, value in txn.cursor(env.lookup):
+        out.put(bytes(key), bytes(value), db=into.lookup, append=True)

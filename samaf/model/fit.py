@@ -1,0 +1,230 @@
+"""The training loop: renders the corpus, trains, checkpoints, resumes, reports.
+
+A work folder beside the weights file holds the rendered frames, the checkpoint and the log, so that a killed
+training goes on where its last epoch ended when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from samaf.model.augment import Sources
+from samaf.model.corpus import Corpus, find_audio
+from samaf.model.export import export_weights
+from samaf.model.network import Autoencoder
+from samaf.model.presets import Preset
+
+STEPS_PER_EPOCH = 250
+HELD_OUT_SHARE = 0.05
+HELD_OUT_PAIRS = 1024
+
+
+@keras.saving.register_keras_serializable(package="samaf")
+class WarmUpThenCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear rise over the first `warm` steps, half a cosine down to 0 at `total`."""
+
+    def __init__(self, peak: float, warm: int, total: int) -> None:
+        self.peak, self.warm, self.total = peak, warm, total
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32")
+        rise = (step + 1.0) / self.warm
+        done = keras.ops.clip((step - self.warm) / max(1, self.total - self.warm), 0.0, 1.0)
+        fall = 0.5 * (1.0 + keras.ops.cos(np.pi * done))
+        return self.peak * keras.ops.minimum(rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warm": self.warm, "total": self.total}
+
+
+class Batches(keras.utils.PyDataset):
+    """Twins for `fit`; batch i of epoch e is the same in every run."""
+
+    def __init__(self, corpus: Corpus, chunks: np.ndarray, preset: Preset, seed: int, epoch: int) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
+        self.corpus, self.chunks, self.preset, self.seed, self.epoch = corpus, chunks, preset, seed, epoch
+
+    def __len__(self) -> int:
+        return STEPS_PER_EPOCH
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        return self.corpus.twins(self.chunks, self.preset.pairs, rng)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+
+class HeldOut(keras.callbacks.Callback):
+    """Measures each epoch on held-out files: BER of twins, BER of strangers, unique hashes, top-1 among pairs."""
+
+    def __init__(self, corpus: Corpus, chunks: np.ndarray, preset: Preset) -> None:
+        super().__init__()
+        self.windows, _ = corpus.twins(chunks, HELD_OUT_PAIRS, np.random.default_rng(1))
+        self.bits = min(128, preset.bits[-1])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        codes = self.model.predict(self.windows, batch_size=256, verbose=0)[0][:, : self.bits]
+        if logs is not None:
+            logs.update(code_quality(codes > 0))
+
+
+def code_quality(bits: np.ndarray) -> dict[str, float]:
+    """How good binary codes of twins are.
+
+    Parameters
+    ----------
+    bits
+        bool (2 n, bits); rows i and n + i are twins.
+
+    Returns
+    -------
+    dict
+        ``val_ber`` of twins, ``val_stranger_ber``, ``val_unique`` (share of distinct hashes among the clean ones),
+        ``val_top1`` (share of distorted windows whose nearest clean window is their twin).
+    """
+    n = len(bits) // 2
+    signs = np.where(bits, np.float32(1), np.float32(-1))
+    ber = 0.5 - 0.5 * (signs[n:] @ signs[:n].T) / bits.shape[1]
+    twins = np.diag(ber)
+    return {
+        "val_ber": float(twins.mean()),
+        "val_stranger_ber": float((ber.sum() - twins.sum()) / max(1, n * (n - 1))),
+        "val_unique": len(np.unique(np.packbits(bits[:n], axis=1), axis=0)) / n,
+        "val_top1": float(np.mean(ber.argmin(axis=1) == np.arange(n))),
+    }
+
+
+def train(
+    data: list[str],
+    *,
+    noise: list[str] | None = None,
+    rooms: list[str] | None = None,
+    out: Path,
+    preset: Preset,
+    seed: int = 0,
+    jobs: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
+) -> Path:
+    """Train a model on folders of audio and write its weights file.
+
+    Parameters
+    ----------
+    data, noise, rooms
+        Folders or files: training audio, noises, impulse responses. Without noises or impulse responses,
+        synthetic ones are used, and babble comes from the training audio.
+    out
+        The weights file. ``out`` + ``.work`` is the work folder.
+    progress
+        Called while rendering, see :meth:`Corpus.render`.
+    epoch_done
+        Called with (epoch, epochs, measures) after each epoch.
+
+    Raises
+    ------
+    AudioError, ModelError
+        If there is nothing to train on.
+    """
+    keras.utils.set_random_seed(seed)
+    folder = out.with_name(out.name + ".work")
+    paths = find_audio(data)
+    sources = Sources(find_audio(noise or []), find_audio(rooms or []), paths)
+    corpus = Corpus.render(paths, sources, preset, folder, seed=seed, jobs=jobs, progress=progress)
+    training, held_out = corpus.split(HELD_OUT_SHARE, seed)
+    epochs = max(1, round(preset.steps / STEPS_PER_EPOCH))
+    total = epochs * STEPS_PER_EPOCH
+    model = Autoencoder(preset)
+    model.build(None)
+    schedule = WarmUpThenCosine(preset.learning_rate, max(1, int(preset.warm_up * total)), total)
+    model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), jit_compile=False)
+    state = _State(folder, preset)
+    first = state.restore(model)
+
+    def report(epoch: int, logs: dict[str, float] | None) -> None:
+        state.save(model, epoch + 1, logs or {})
+        epoch_done(epoch + 1, epochs, logs or {})
+
+    model.fit(
+        Batches(corpus, training, preset, seed, first),
+        epochs=epochs,
+        initial_epoch=first,
+        verbose=0,
+        shuffle=False,
+        callbacks=[
+            HeldOut(corpus, held_out, preset),
+            keras.callbacks.LambdaCallback(on_epoch_end=report),
+        ],
+    )
+    export_weights(model, preset, out, training=state.history)
+    plot_history(state.history, out.with_suffix(".png"))
+    return out
+
+
+class _State:
+    """What a work folder keeps of a training: checkpoint, preset and log; replaced as a whole each epoch."""
+
+    def __init__(self, folder: Path, preset: Preset) -> None:
+        self.folder, self.preset = folder, preset
+        self.history: list[dict[str, float]] = []
+
+    def _checkpoint(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:04d}.weights.h5"
+
+    def restore(self, model: Autoencoder) -> int:
+        """Load the last checkpoint of a training with the same preset; return the number of epochs done."""
+        path = self.folder / "state.json"
+        if not path.exists():
+            return 0
+        state = json.loads(path.read_text())
+        checkpoint = self._checkpoint(len(state["history"]))
+        same = {**state["preset"], "steps": 0} == {**self.preset.to_json(), "steps": 0}  # steps may change
+        if not same or not checkpoint.exists():
+            return 0
+        model.load_weights(checkpoint)
+        self.history = state["history"]
+        return len(self.history)
+
+    def save(self, model: Autoencoder, epoch: int, logs: dict[str, float]) -> None:
+        """Keep this epoch; a kill at any moment leaves this one or the one before."""
+        self.history = [*self.history[: epoch - 1], {"epoch": epoch, **{k: float(v) for k, v in logs.items()}}]
+        model.save_weights(self._checkpoint(epoch), overwrite=True)
+        export_weights(model, self.preset, self.folder / "latest.npz", training=self.history)
+        new = self.folder / "state.json.new"
+        new.write_text(json.dumps({"preset": self.preset.to_json(), "history": self.history}))
+        os.replace(new, self.folder / "state.json")
+        for old in self.folder.glob("epoch-*.weights.h5"):
+            if old != self._checkpoint(epoch):
+                old.unlink()
+
+
+def plot_history(history: list[dict[str, float]], path: Path) -> None:
+    """Two panels over the epochs: the loss and its terms; BER of twins and strangers, unique hashes, top-1."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axis, names in (
+        (left, ("loss", "mse", "hash", "entropy", "balance")),
+        (right, ("val_ber", "val_stranger_ber", "val_unique", "val_top1")),
+    ):
+        for name in names:
+            axis.plot(epochs, [row[name] for row in history], label=name.removeprefix("val_").replace("_", " "))
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    left.set_yscale("log")
+    left.set_title("training loss and its terms")
+    right.set_title("held-out files")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,41 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def _in_ci() -> bool:
+    return any(os.environ.get(name, "") not in ("", "0", "false") for name in ("CI", "SAMAF_CI"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The shared collection of real audio: $SAMAF_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("SAMAF_DATA") or CHECKOUT.parent / "shared" / "data")
+    if not (folder / "manifest.csv").is_file():
+        pytest.skip(f"no audio collection at {folder}; set SAMAF_DATA to one")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """`program("sox")` gives the path of a program; without it, it skips, and in CI it fails."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            reason = f"the program {name} is not installed"
+            if _in_ci():
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return path
+
+    return find
