@@ -28,6 +28,7 @@ Samples: TypeAlias = NDArray[np.float32]
 _RATES = range(1000, 768_001)  # the lowest that carries some of the front end's bands; the highest in use
 _PEAK = 2.0**32  # full scale of 32-bit integers that a tool stored as floats without scaling
 _READ_VALUES = 1 << 18  # samples of all channels held at once while reading: 1 MiB
+_MP3_RATE = 16000  # up to here libmpg123 takes sound frames for damaged, mutes them, and prints to stderr
 _SEEK_S = 10.0  # FFmpeg: below this, decoding up to the place is as fast as seeking, and always exact
 _SETTLE_S = 1.0  # FFmpeg: codecs need some packets before they give what they give from the beginning
 
@@ -163,6 +164,9 @@ class _SndfileReader:
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, whose rate it asks for
             raise _RefusedError from error
         f = self.file
+        if f.format == "MP3" and f.samplerate <= _MP3_RATE:
+            f.close()
+            raise _RefusedError
         try:
             _check_format(path, f.samplerate, f.channels)
         except AudioError:

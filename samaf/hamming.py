@@ -1,51 +1,49 @@
 """Hamming distances between packed binary codes, as numba kernels.
 
-A code of ``bits`` bits (64, 128 or 256) is a row of ``bits // 64`` words of ``uint64``; bit ``b`` of the code is
-bit ``b % 64`` of word ``b // 64``. The kernels release the GIL, so a thread pool can run them side by side, and
-are compiled once per array type and kept on disk; LLVM turns their popcounts into AVX-512 where the CPU has it.
+A code of ``bits`` bits (64, 128 or 256) is a row of ``bits // 64`` words of ``uint64``; bit ``b`` of the code
+is bit ``b % 64`` of word ``b // 64``. The kernels release the GIL, so a thread pool can run them side by
+side, and are compiled once per array type and kept on disk; LLVM turns their popcounts into AVX-512 where the
+CPU has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 __all__ = ["ber", "distance", "distance_matrix", "frozen", "kernel", "pack", "popcount", "unpack"]
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-# Rows whose words are turned into one contiguous run per word before all queries pass over them: 8 KiB per word,
-# so that the runs of a 256-bit code still fit a 48 KiB first-level cache beside the output.
+# Rows whose words are turned into one contiguous run per word before all queries pass over them: 8 KiB per
+# word, so that the runs of a 256-bit code still fit a 48 KiB first-level cache beside the output.
 _BLOCK = 1024
 
 
-def kernel(function: _Function) -> _Function:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` without the GIL and keep the machine code on disk, where some folder is writable."""
     try:
-        return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package nor the user's cache folder can be written: compile in memory
-        return njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(nogil=True)(function)
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only, C-contiguous view of `array` (a copy only where it is not contiguous).
 
-    Numba compiles one kernel per array type, and read-only arrays (such as LMDB's memory) are a type of their own;
-    what every kernel reads goes through here, so that there is a single one.
+    Numba compiles one kernel per array type, and read-only arrays (such as LMDB's memory) are a type of their
+    own; what every kernel reads goes through here, so that there is a single one.
     """
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
 
-@intrinsic
-def popcount(typingctx: Any, word: Any) -> Any:
+def _popcount(typingctx: Any, word: Any) -> Any:
     """Number of ones in a uint64, as the CPU's own instruction (inside kernels only)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -53,6 +51,9 @@ def popcount(typingctx: Any, word: Any) -> Any:
         return builder.call(function, args)
 
     return types.uint64(types.uint64), generate
+
+
+popcount: Any = intrinsic(_popcount)
 
 
 @kernel

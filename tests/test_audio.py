@@ -111,6 +111,14 @@ def test_ffmpeg_formats(tmp_path: Path, name: str, codec: str, rate: int) -> Non
     assert info.duration_s == pytest.approx(14.0, abs=0.5) or name == "a.aac"
 
 
+def test_mp3_of_a_low_rate_is_read_whole(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    samples = tune(60.0, seed=1)  # libmpg123 mutes frames of it
+    got = read_audio(write(tmp_path / "a.mp3", np.tile(samples, 6)))
+    lost = [similarity(got[at : at + 400], samples[at % len(samples) :]) for at in range(0, len(got), 400)]
+    assert len(got) == 6 * len(samples) and min(lost) > 0.5
+    assert capfd.readouterr().err == ""
+
+
 def test_sound_of_a_video(tmp_path: Path) -> None:
     samples = tune(2.0, seed=6, rate=48000)
     got = read_audio(write_av(tmp_path / "film.mp4", samples, 48000, "aac", video=True))
@@ -414,7 +422,7 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(
     got = read_audio(path)
     assert 7 * SAMPLE_RATE < len(got) < 13 * SAMPLE_RATE
     assert similarity(got[:-2000], whole) > 0.999
-    if suffix != "mp3":  # libmpg123 cannot be silenced through libsndfile
+    if suffix != "mp3":  # libmpg123 says on its own, at opening, that the length in the header is wrong
         assert capfd.readouterr().err == ""
 
 

@@ -1,7 +1,8 @@
 """The index: fingerprints of a library in one LMDB file, found by band and probe.
 
-Read in this order: `store` (the `Index` class), `state` and `tracks` (what is stored), `segment` (the hashes and their
-tables), `probe` (candidates of a query), `merge` and `change` (how it grows), `environment` and `locks` (LMDB).
+Read in this order: `store` (the `Index` class), `state` and `tracks` (what is stored), `segment` (the hashes
+and their tables), `probe` (candidates of a query), `merge` and `change` (how it grows), `environment` and
+`locks` (LMDB).
 """
 
 from __future__ import annotations

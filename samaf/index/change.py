@@ -1,8 +1,8 @@
 """Changes of an index: what is written, and when it becomes visible.
 
-Every change is one LMDB commit: visible wholly or not at all, and kept when the process is killed. Values too large
-for one transaction are written ahead, under a segment number that the state does not list; the commit that lists it
-makes them visible, and what a kill leaves behind unlisted is deleted by the next writer.
+Every change is one LMDB commit: visible wholly or not at all, and kept when the process is killed. Values too
+large for one transaction are written ahead, under a segment number that the state does not list; the commit
+that lists it makes them visible, and what a kill leaves behind unlisted is deleted by the next writer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from samaf.index import merge, segment, tracks
 from samaf.index.codec import encode
 from samaf.index.environment import Environment, explaining
-from samaf.index.state import State, part_key, parts, read_state
+from samaf.index.state import HEADER, STATE, IndexHeader, State, part_key, parts, read_state, stored_segments
 from samaf.index.tracks import Track
 
 if TYPE_CHECKING:
@@ -43,49 +43,47 @@ class Change:
             self.txn.commit()
             self.txn = self.env.begin(write=True)
             self._dirty_bytes = 0
-        self.txn.put(key, value, db=self.env.segments)
+        self.txn.put(key, value)
         self._dirty_bytes += len(value)
 
-    def add_segment(
-        self, hashes: NDArray[np.uint64], track_ids: NDArray[Any], counts: NDArray[Any]
-    ) -> int:
+    def add_segment(self, hashes: NDArray[np.uint64], track_ids: NDArray[Any], counts: NDArray[Any]) -> int:
         """Write one segment, not yet visible; returns its number. All segments come before anything else."""
         segment_id = self.state.next_segment
         self.state.next_segment += 1
+        self.delete_segment(segment_id)  # what a failed change may have left under this number
         segment.write(
             lambda name, value: self._put_part(part_key(segment_id, name), value), hashes, track_ids, counts
         )
         return segment_id
 
-    def copy_segment(self, env: Environment, txn: Any, segment_id: int) -> int:
+    def copy_segment(self, txn: Any, segment_id: int) -> int:
         """Write a segment of another environment as it is; returns its number here."""
         new_id = self.state.next_segment
         self.state.next_segment += 1
-        for name, value in parts(env, txn, segment_id):
+        for name, value in parts(txn, segment_id):
             self._put_part(part_key(new_id, name), value)
         return new_id
 
     def delete_segment(self, segment_id: int) -> None:
         """Delete a segment's values."""
-        for name in [name for name, _ in parts(self.env, self.txn, segment_id)]:
-            self.txn.delete(part_key(segment_id, name), db=self.env.segments)
-
-    def put_meta(self, key: bytes, value: Any) -> None:
-        """Store a JSON value in the table ``meta``."""
-        self.txn.put(key, encode(value), db=self.env.meta)
+        for name in [name for name, _ in parts(self.txn, segment_id)]:
+            self.txn.delete(part_key(segment_id, name))
 
     def commit(self) -> None:
         """Make everything visible at once."""
-        self.put_meta(b"state", asdict(self.state))
+        self.txn.put(STATE, encode(asdict(self.state)))
         self.txn.commit()
 
 
+def write_header(change: Change, header: IndexHeader) -> None:
+    """Store the header of a new index."""
+    change.txn.put(HEADER, encode(asdict(header)))
+
+
 @contextmanager
-def changing(env: Environment) -> Iterator[Change]:
-    """Make one change: committed at the end of the block, undone where it raises."""
+def making(env: Environment, state: State) -> Iterator[Change]:
+    """Make one change that ends in `state`: committed at the end of the block, undone where it raises."""
     with explaining(env.name):
-        with env.reading() as txn:
-            state = read_state(env, txn)
         change = Change(env, state)
         try:
             yield change
@@ -93,16 +91,30 @@ def changing(env: Environment) -> Iterator[Change]:
         except BaseException:
             with suppress(lmdb.Error):
                 change.txn.abort()
+            raise
+
+
+@contextmanager
+def changing(env: Environment) -> Iterator[Change]:
+    """Make one change of what is visible now; see `making`."""
+    with env.reading() as txn:
+        state = read_state(txn)
+    before = state.next_segment
+    try:
+        with making(env, state) as change:
+            yield change
+    except BaseException:
+        if state.next_segment != before:
             with suppress(Exception):  # what cannot be deleted now, the next writer deletes
                 clean(env)
-            raise
+        raise
 
 
 def clean(env: Environment) -> None:
     """Delete the segments that a killed or failed change has left behind."""
     with explaining(env.name), env.reading() as txn:
-        live = set(read_state(env, txn).segments)
-        stored = {int.from_bytes(key[:4], "big") for key in txn.cursor(env.segments).iternext(values=False)}
+        live = set(read_state(txn).segments)
+        stored = stored_segments(txn)
     if stored - live:
         with changing(env) as change:
             for number in stored - live:
@@ -169,12 +181,12 @@ def ingest(
     for track_id in sorted(outgoing):
         forget(change, track_id)
     staying = {part.segment_id for part in live}
-    drop(change, [part.segment_id for part in snapshot.segments if part not in live])
+    drop(change, [part.segment_id for part in snapshot.segments if part.segment_id not in staying])
     state.segments = [part.segment_id for part in live] + new_segments
     if state.removed:  # those whose rows the merge has left out are gone for good
         buried = {track_id for part in live for track_id in part.track_ids.tolist()}
         state.removed = sorted(buried.intersection(state.removed))
-    tracks.append(change.env, change.txn, added)
+    tracks.append(change.txn, added)
     state.n_tracks += len(added)
     state.duration_s += sum(track.duration_s for track in added)
     return [track.track_id for track in added]
@@ -187,9 +199,9 @@ def drop(change: Change, segment_ids: Iterable[int]) -> None:
 
 
 def forget(change: Change, track_id: int) -> bool:
-    """Take a track out; its hashes stay behind as dead rows until a merge. False if there is no such track."""
+    """Take a track out, its hashes staying as dead rows until a merge; False if there is no such track."""
     try:
-        former = tracks.change(change.env, change.txn, track_id, None)
+        former = tracks.change(change.txn, track_id, None)
     except KeyError:
         return False
     state = change.state
@@ -200,16 +212,18 @@ def forget(change: Change, track_id: int) -> bool:
 
 
 def compact(snapshot: Snapshot, change: Change) -> None:
-    """Join all segments, without removed tracks, within the change's environment: the same one, or an empty one."""
+    """Join all segments, without removed tracks, in the same environment or into an empty one."""
     same = change.env is snapshot.env
     state, words = change.state, snapshot.header.words
     kept: list[int] = []
+    if not same:
+        tracks.copy_links(snapshot.txn, change.txn)
     for group in merge.groups([len(part) for part in snapshot.segments]):
         members = [snapshot.segments[i] for i in group]
         clean_already = not any(snapshot.removed.intersection(part.track_ids.tolist()) for part in members)
         if len(members) == 1 and clean_already:
             number = members[0].segment_id
-            kept.append(number if same else change.copy_segment(snapshot.env, snapshot.txn, number))
+            kept.append(number if same else change.copy_segment(snapshot.txn, number))
             continue
         joined = merge.gather(members, snapshot.removed, words)
         if len(joined[1]):
@@ -217,6 +231,6 @@ def compact(snapshot: Snapshot, change: Change) -> None:
     if same:
         drop(change, [part.segment_id for part in snapshot.segments if part.segment_id not in kept])
     else:
-        change.put_meta(b"header", asdict(snapshot.header))
-        tracks.repack(snapshot.env, snapshot.txn, change.env, change.txn)
+        write_header(change, snapshot.header)
+        tracks.copy_pages(snapshot.txn, change.txn)
     state.segments, state.removed = kept, []

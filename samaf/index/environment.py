@@ -22,10 +22,8 @@ from samaf.errors import StoreError, shown
 from samaf.index.codec import DamageError
 from samaf.index.locks import gate
 
-TABLES = ("meta", "tracks", "lookup", "segments")
-
-# Growing a map moves it under the views of running searches, so it is made huge at once: address space costs nothing.
-# Systems that ration it (ulimit -v, some containers) get the largest they grant.
+# Growing a map moves it under the views of running searches, so it is made huge at once: address space costs
+# nothing. Systems that ration it (ulimit -v, some containers) get the largest they grant.
 _MAP_BYTES = tuple(1 << power for power in (40, 38, 36, 34, 32, 30))
 _MAX_READERS = 512
 
@@ -44,8 +42,8 @@ def _read_meta(fd: int, offset: int) -> tuple[int, int, int] | None:
     magic, version = struct.unpack_from("=II", data, _PAGE_HEADER_BYTES)
     if magic != _MAGIC or version != _FORMAT:
         return None
-    # After magic, version, address and map size come two tables' records of 48 bytes each; the first one's first
-    # word holds the page size. The last page in use and the transaction follow.
+    # After magic, version, address and map size come two tables' records of 48 bytes each; the first one's
+    # first word holds the page size. The last page in use and the transaction follow.
     (page_bytes,) = struct.unpack_from("=I", data, _PAGE_HEADER_BYTES + 24)
     last_page, transaction = struct.unpack_from("=QQ", data, _PAGE_HEADER_BYTES + 24 + 96)
     return page_bytes, last_page, transaction
@@ -80,7 +78,7 @@ def check_file(fd: int, path: str) -> None:
 def structure(path: str) -> list[str]:
     """Walk the file's pages without mapping it; returns what is wrong with them, one line each."""
     try:
-        return lmdb_verify.verify(path, subdir=False)
+        return lmdb_verify.verify(path, subdir=False)  # type: ignore[no-untyped-call]
     except (lmdb_verify.VerifyError, OSError) as error:
         return [str(error)]
 
@@ -91,7 +89,9 @@ def explained(error: Exception, path: str) -> StoreError:
     code = getattr(error, "code", getattr(error, "errno", None))
     if isinstance(error, lmdb.DiskError) or code in _FULL:
         return StoreError(f"disk full: nothing was changed in index {name}; free some space and try again")
-    if code == errno.EIO:  # LMDB's word for a write that ended early, which is what a full disk looks like first
+    if (
+        code == errno.EIO
+    ):  # LMDB's word for a write that ended early, which is what a full disk looks like first
         return StoreError(f"disk full or failing: nothing was changed in index {name}; free some space first")
     if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError):
         return StoreError(f"index {name} has outgrown the memory map the system grants; raise 'ulimit -v'")
@@ -100,9 +100,13 @@ def explained(error: Exception, path: str) -> StoreError:
     if isinstance(error, lmdb.ReadersFullError):
         return StoreError(f"more than {_MAX_READERS} searches use index {name} at once; end some")
     if isinstance(error, lmdb.ReadonlyError) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"index {name} cannot be written: permission denied; make it and its folder writable")
+        return StoreError(
+            f"index {name} cannot be written: permission denied; make it and its folder writable"
+        )
     reason = "; ".join(str(error).split("\n"))
-    return StoreError(f"index {name} is damaged ({reason}); run 'samaf index verify', restore a copy or rebuild")
+    return StoreError(
+        f"index {name} is damaged ({reason}); run 'samaf index verify', restore a copy or rebuild"
+    )
 
 
 @contextmanager
@@ -136,17 +140,10 @@ class Environment:
         self.readonly = not create and not (os.access(path, os.W_OK) and os.access(_folder(path), os.W_OK))
         with explaining(path):
             self._env = self._map(create)
-            try:
-                self._open_tables(create)
-            except lmdb.NotFoundError:
-                self._env.close()
-                raise StoreError(f"{shown(self.name)} is an LMDB file but not an index of samaf") from None
-            except BaseException:
-                self._env.close()
-                raise
 
     def _map(self, create: bool) -> Any:
-        # A new file is private until it is complete, so it needs neither LMDB's locks nor a sync per transaction.
+        # A new file is private until it is complete, so it needs neither LMDB's locks nor a sync per
+        # transaction.
         options: dict[str, Any] = {"readonly": self.readonly, "lock": not create, "sync": not create}
         sizes = list(_MAP_BYTES)
         while True:
@@ -156,7 +153,6 @@ class Environment:
                     subdir=False,
                     create=create,
                     map_size=sizes[0],
-                    max_dbs=len(TABLES),
                     max_readers=_MAX_READERS,
                     readahead=False,  # probes hop about; scans are read ahead by the CPU and the page cache
                     mode=0o644,
@@ -175,17 +171,14 @@ class Environment:
                     ) from None
                 # No lock file can be made in a folder that others own. Reading without one is safe as long as
                 # nobody writes meanwhile, and who could write is somebody else's matter.
-                if self.readonly and options["lock"] and error.code in (errno.EACCES, errno.EPERM, errno.EROFS):
+                if (
+                    self.readonly
+                    and options["lock"]
+                    and error.code in (errno.EACCES, errno.EPERM, errno.EROFS)
+                ):
                     options["lock"] = False
                 else:
                     raise
-
-    def _open_tables(self, create: bool) -> None:
-        # Inside a transaction of our own: open_db would take LMDB's writer mutex, and wait behind a writer.
-        with self._env.begin(write=create) as txn:
-            self.meta, self.tracks, self.lookup, self.segments = (
-                self._env.open_db(name.encode(), txn=txn, create=create) for name in TABLES
-            )
 
     @classmethod
     def acquire(cls, path: str) -> Environment:
@@ -237,7 +230,9 @@ class Environment:
             If the process was forked since the file was opened, or may not write to it.
         """
         if self._pid != os.getpid():
-            raise StoreError(f"index {shown(self.name)} was opened before a fork; open it anew in each process")
+            raise StoreError(
+                f"index {shown(self.name)} was opened before a fork; open it anew in each process"
+            )
         if write and self.readonly:
             raise explained(PermissionError(errno.EACCES, "read-only"), self.name)
         with explaining(self.name):
@@ -252,6 +247,11 @@ class Environment:
                 yield txn
             finally:
                 txn.abort()
+
+    def last_transaction(self) -> int:
+        """Return the number of the last commit."""
+        with explaining(self.name):
+            return self._env.info()["last_txnid"]
 
     def forget_dead_readers(self) -> None:
         """Free the pages that killed readers have pinned."""

@@ -4,8 +4,8 @@ Two advisory locks (``flock``: the system drops them with the process that held 
 
 - the *writer lock*, on ``PATH.writer``, held as long as an index is open for writing;
 - the *gate*, on the index file itself: shared for the moment of opening it, exclusive for the moment in which
-  compaction puts another file in its place. Without it, a reader could pair the new file with the old file's table
-  of readers, which LMDB keeps beside it under a fixed name.
+  compaction puts another file in its place. Without it, a reader could pair the new file with the old file's
+  table of readers, which LMDB keeps beside it under a fixed name.
 """
 
 from __future__ import annotations

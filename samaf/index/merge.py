@@ -1,8 +1,8 @@
 """Which segments to join, and how: few segments to search, few bytes rewritten.
 
-Segments fall into tiers by size, each tier four times the one before. The fourth segment of a tier joins the other
-three, and smaller ones, into one of a higher tier; so a library of n hashes has O(log n) segments and each hash
-is rewritten O(log n) times in its life. Joining leaves out the hashes of removed tracks.
+Segments fall into tiers by size, each tier four times the one before. The fourth segment of a tier joins the
+other three, and smaller ones, into one of a higher tier; so a library of n hashes has O(log n) segments and
+each hash is rewritten O(log n) times in its life. Joining leaves out the hashes of removed tracks.
 """
 
 from __future__ import annotations

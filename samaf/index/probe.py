@@ -1,8 +1,8 @@
 """Candidates of a query: stored hashes that share a band with it, or nearly so, and lie close in full.
 
-A query hash looks into one bucket per band and probe: first the bucket of its own value, then those of the values with
-its least confident bits flipped, in the order in which such errors are likely. The full distance of each posting is
-computed at once, so that only rows within `max_distance` leave this room.
+A query hash looks into one bucket per band and probe: first the bucket of its own value, then those of the
+values with its least confident bits flipped, in the order in which such errors are likely. The full distance
+of each posting is computed at once, so that only rows within `max_distance` leave this room.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Candidates(NamedTuple):
 
 @kernel
 def likely_flips(confidence, first_bit, width_bits, masks):  # type: ignore[no-untyped-def]
-    """Write into `masks` the sets of a band's bits with the smallest sums of confidence, from the empty set up.
+    """Write into `masks` the sets of a band's bits with the least sums of confidence, the empty set first.
 
-    Best-first search over the bits sorted by confidence: a set's successors replace its least confident end by the next
-    bit, or add the next bit; so every set is made once, after one with a smaller sum. Returns the number
-    of masks, at most 2 ** width_bits.
+    Best-first search over the bits sorted by confidence: a set's successors replace its least confident end
+    by the next bit, or add the next bit; so every set is made once, after one with a smaller sum. Returns the
+    number of masks, at most 2 ** width_bits.
     """
     bits = np.empty(width_bits, np.int64)
     costs = np.empty(width_bits, np.float64)
@@ -251,5 +251,10 @@ def candidates(
     if cut < 0 or not segment.tables:
         return _scan(segment, hashes, usable & (cut >= 0), cut)
     return _probe(
-        segment, frozen(hashes), frozen(confidence.astype(np.float32, copy=False)), frozen(usable), probes, cut
+        segment,
+        frozen(hashes),
+        frozen(confidence.astype(np.float32, copy=False)),
+        frozen(usable),
+        probes,
+        cut,
     )

@@ -1,8 +1,8 @@
 """One immutable part of an index: the packed hashes of some tracks and, once it is large, its band tables.
 
-In LMDB a segment is a few values under its number: the hashes, the tracks' ids and row counts, and per band an array of
-offsets and one of postings, each exactly the array that the kernels read; and a small record with their sizes and
-checksums. Opening one copies nothing but the few bytes per track.
+In LMDB a segment is a few values under its number: the hashes, the tracks' ids and row counts, and per band
+an array of offsets and one of postings, each exactly the array that the kernels read; and a small record with
+their sizes and checksums. Opening one copies nothing but the few bytes per track.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class BandTable:
-    """Inverted table of one band: rows ``postings[offsets[v] : offsets[v + 1]]`` have value v in the band's bits.
+    """Inverted table of one band: value v is that of the rows ``postings[offsets[v] : offsets[v + 1]]``.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Segment:
         return self.tables[0].width_bits if self.tables else 0
 
     def locate(self, rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return which track of the segment (k, not its id) each row belongs to, and its place in that track."""
+        """Return which track of the segment (k, not its id) each row belongs to, and its place in it."""
         rows = np.asarray(rows, np.int64)
         k = np.searchsorted(self.starts, rows, side="right") - 1
         return k, rows - self.starts[k]
@@ -105,10 +105,10 @@ def band_value(hashes, row, first_bit, width_bits):  # type: ignore[no-untyped-d
 
 @kernel
 def _is_valid(hashes, row):  # type: ignore[no-untyped-def]
+    ones = np.uint64(0)
     for k in range(hashes.shape[1]):
-        if hashes[row, k]:
-            return True
-    return False
+        ones |= hashes[row, k]
+    return ones != 0
 
 
 @kernel
@@ -122,7 +122,7 @@ def count_valid(hashes):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sort_by_value(hashes, first_bit, width_bits, offsets, postings):  # type: ignore[no-untyped-def]
-    """Counting sort of the valid rows; offsets[v + 1] serves as the cursor of bucket v while the rows are put."""
+    """Counting sort of the valid rows; while they are put, offsets[v + 1] is the cursor of bucket v."""
     n = hashes.shape[0]
     offsets[:] = 0
     for row in range(n):
@@ -148,7 +148,7 @@ def check_table(hashes, first_bit, width_bits, offsets, postings):  # type: igno
     for v in range(offsets.shape[0] - 1):
         if offsets[v] > offsets[v + 1] or offsets[v + 1] > postings.shape[0]:
             return False
-        previous = -1
+        previous = np.int64(-1)
         for i in range(offsets[v], offsets[v + 1]):
             row = np.int64(postings[i])
             if row <= previous or row >= hashes.shape[0] or not _is_valid(hashes, row):
@@ -270,7 +270,7 @@ def write(
     layout = Layout(len(hashes), len(track_ids), len(hashes) - n_valid, hashes.shape[1], width)
 
     def put_array(name: bytes, array: NDArray[Any]) -> None:
-        data = memoryview(array).cast("B") if array.size else b""
+        data = array.reshape(-1).view(np.uint8).data if array.size else b""
         layout.checksums[name.hex()] = zlib.crc32(data)
         put(name, data)
 
@@ -297,7 +297,9 @@ def layout(get: Callable[[bytes], memoryview | None]) -> Layout:
 def _array(get: Callable[[bytes], memoryview | None], name: bytes, size: int, dtype: Any) -> NDArray[Any]:
     data = get(name)
     if data is None or len(data) != size:
-        raise DamageError(f"a segment's value {name!r} has {0 if data is None else len(data)} bytes, not {size}")
+        raise DamageError(
+            f"a segment's value {name!r} has {0 if data is None else len(data)} bytes, not {size}"
+        )
     # A small value lies inside a page of the tree, at any address.
     return frozen(np.frombuffer(bytes(data) if size < _PAGE_BYTES else data, dtype))
 

@@ -1,7 +1,8 @@
 """What the tables of an index hold: header, state, and the keys of the segments' values.
 
-``meta`` has the header and the state, ``tracks`` and ``lookup`` are those of `tracks`, ``segments`` has the values of
-`segment` under number and name.
+The tables are ranges of keys of LMDB's one main database, told apart by their first byte: ``l`` lookups and
+``t`` pages of tracks (see `tracks`), ``m`` header and state, ``s`` the values of segments under number and
+name (see `segment`). Named databases of LMDB would cost each reader the writer's mutex when it opens them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from samaf.index.codec import DamageError, decode
 from samaf.index.environment import Environment
 
 FORMAT_VERSION = 1
+
+HEADER, STATE = b"mheader", b"mstate"
+_SEGMENTS = b"s"
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ class State:
 
 def part_key(segment_id: int, name: bytes = b"") -> bytes:
     """Key of a segment's value; without a name, the prefix of them all."""
-    return segment_id.to_bytes(4, "big") + name
+    return _SEGMENTS + segment_id.to_bytes(4, "big") + name
 
 
-def getter(env: Environment, txn: Any, segment_id: int) -> Callable[[bytes], memoryview | None]:
+def getter(txn: Any, segment_id: int) -> Callable[[bytes], memoryview | None]:
     """Return the function through which `segment.read` sees one segment."""
-    return lambda name: txn.get(part_key(segment_id, name), db=env.segments)
+    return lambda name: txn.get(part_key(segment_id, name))
 
 
 def read_header(env: Environment, txn: Any) -> IndexHeader:
@@ -82,7 +86,7 @@ def read_header(env: Environment, txn: Any) -> IndexHeader:
     MismatchError
         If it is of another format version.
     """
-    data = txn.get(b"header", db=env.meta)
+    data = txn.get(HEADER)
     if data is None:
         raise StoreError(f"{shown(env.path)} is an LMDB file but not an index of samaf; name another file")
     record = decode(data)
@@ -98,21 +102,33 @@ def read_header(env: Environment, txn: Any) -> IndexHeader:
         raise DamageError(f"the header cannot be read ({error})") from None
 
 
-def read_state(env: Environment, txn: Any) -> State:
+def read_state(txn: Any) -> State:
     """Read what is visible."""
-    data = txn.get(b"state", db=env.meta)
+    data = txn.get(STATE)
     try:
         return State(**decode(data or b""))
     except TypeError as error:
         raise DamageError(f"the state cannot be read ({error})") from None
 
 
-def parts(env: Environment, txn: Any, segment_id: int) -> Iterator[tuple[bytes, memoryview]]:
+def parts(txn: Any, segment_id: int) -> Iterator[tuple[bytes, memoryview]]:
     """Yield name and value of all that is stored under a segment's number."""
     prefix = part_key(segment_id)
-    cursor = txn.cursor(env.segments)
+    cursor = txn.cursor()
     if cursor.set_range(prefix):
         for key, value in cursor:
-            if bytes(key[:4]) != prefix:
+            if bytes(key[: len(prefix)]) != prefix:
                 return
-            yield bytes(key[4:]), value
+            yield bytes(key[len(prefix) :]), value
+
+
+def stored_segments(txn: Any) -> set[int]:
+    """Return the numbers under which there is anything, visible or not."""
+    numbers: set[int] = set()
+    cursor = txn.cursor()
+    found = cursor.set_range(_SEGMENTS)
+    while found and bytes(cursor.key()[:1]) == _SEGMENTS:
+        number = int.from_bytes(cursor.key()[1:5], "big")
+        numbers.add(number)
+        found = cursor.set_range(part_key(number + 1))
+    return numbers

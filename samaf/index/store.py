@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import lmdb
-
 from samaf.errors import MismatchError, StoreError, shown
 from samaf.index import segment, tracks
-from samaf.index.change import Change, changing, clean, compact, forget, full_segments, ingest
+from samaf.index.change import (
+    Change,
+    changing,
+    clean,
+    compact,
+    forget,
+    full_segments,
+    ingest,
+    making,
+    write_header,
+)
 from samaf.index.environment import Environment, explaining
 from samaf.index.locks import WriterLock, gate
 from samaf.index.segment import Segment
-from samaf.index.state import FORMAT_VERSION, IndexHeader, State, getter, read_header, read_state
+from samaf.index.state import FORMAT_VERSION, STATE, IndexHeader, State, getter, read_header, read_state
 from samaf.index.tracks import Alias, Track, TrackInfo
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
     from samaf.index.transfer import ImportReport
     from samaf.index.verify import VerifyReport
+
 
 @dataclass(frozen=True)
 class SegmentStats:
@@ -89,7 +99,7 @@ class Snapshot:
             If there is none.
         """
         with explaining(self.env.path):
-            track = tracks.get(self.env, self.txn, track_id)
+            track = tracks.get(self.txn, track_id)
         if track is None:
             raise KeyError(track_id)
         return track
@@ -108,13 +118,14 @@ class Index:
     def __init__(self, path: str, env: Environment, lock: WriterLock | None) -> None:
         self._path = path
         self._env: Environment | None = env
-        self._lock = lock
+        self._guard = threading.Lock()  # of self._env, which any thread may find to be out of date
+        self._writer = lock
         self._state: tuple[bytes, State, frozenset[int]] | None = None  # the last one decoded, and from what
         with env.reading() as txn:
             self._header = read_header(env, txn)
-            read_state(env, txn)
+            read_state(txn)
 
-    # -- opening and closing ------------------------------------------------------------------------------------
+    # -- opening and closing ---------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = True) -> Index:
@@ -196,10 +207,8 @@ class Index:
         try:
             if os.path.lexists(name):
                 raise StoreError(f"{shown(name)} exists already; open it, or name another file")
-            with _new_file(name) as env:
-                change = Change(env, State())
-                change.put_meta(b"header", asdict(header))
-                change.commit()
+            with _new_file(name) as env, making(env, State()) as change:
+                write_header(change, header)
             # A table of readers left by a deleted index must not be taken for this one's.
             _unlink(name + "-lock")
             _put_in_place(name)
@@ -213,9 +222,9 @@ class Index:
         if self._env is not None:
             self._env.release()
             self._env = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
 
     def __enter__(self) -> Index:
         return self
@@ -265,30 +274,40 @@ class Index:
                 f"use --hop {header.hop_s:g}, or build the index anew"
             )
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
-    def _current(self) -> Environment:
-        """Return the environment of the file that lies at the path now, which compaction may have replaced."""
-        if self._env is None:
-            raise StoreError(f"index {shown(self._path)} is closed; open it again")
+    @contextmanager
+    def _using(self) -> Iterator[Environment]:
+        """Use the file that lies at the path now: compaction may have put a new one there."""
+        with self._guard:
+            if self._env is None:
+                raise StoreError(f"index {shown(self._path)} is closed; open it again")
+            try:
+                status = os.stat(self._path)
+            except OSError:
+                raise StoreError(f"index {shown(self._path)} has been deleted; open another") from None
+            if (status.st_dev, status.st_ino) != self._env.key:
+                fresh = Environment.acquire(self._path)
+                self._env.release()
+                self._env, self._state = fresh, None
+                with fresh.reading() as txn:
+                    self._header = read_header(fresh, txn)
+            env = self._env.retain()
         try:
-            status = os.stat(self._path)
-        except OSError:
-            raise StoreError(f"index {shown(self._path)} has been deleted; open another") from None
-        if (status.st_dev, status.st_ino) != self._env.key:
-            fresh = Environment.acquire(self._path)
-            with fresh.reading() as txn:
-                self._header = read_header(fresh, txn)
-            self._env.release()
-            self._env = fresh
-            self._state = None
-        return self._env
+            yield env
+        finally:
+            env.release()
 
-    def _read_state(self, env: Environment, txn: Any) -> tuple[State, frozenset[int]]:
-        data = txn.get(b"state", db=env.meta)
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        with self._using() as env, env.reading() as txn:
+            yield txn
+
+    def _read_state(self, txn: Any) -> tuple[State, frozenset[int]]:
+        data = txn.get(STATE)
         known = self._state
         if known is None or known[0] != data:
-            state = read_state(env, txn)
+            state = read_state(txn)
             known = self._state = bytes(data), state, frozenset(state.removed)
         return known[1], known[2]
 
@@ -301,26 +320,22 @@ class Index:
         StoreError
             If the index is damaged, deleted, closed, or was opened before a fork.
         """
-        env = self._current().retain()
-        try:
+        with self._using() as env:
             txn = env.begin()
             try:
                 with explaining(self._path):
-                    state, removed = self._read_state(env, txn)
-                    parts = tuple(segment.read(getter(env, txn, number), number) for number in state.segments)
+                    state, removed = self._read_state(txn)
+                    parts = tuple(segment.read(getter(txn, number), number) for number in state.segments)
                 yield Snapshot(self._header, parts, removed, state, env, txn)
             finally:
                 txn.abort()
-        finally:
-            env.release()
 
     def tracks(self) -> Iterator[Track]:
         """Yield all tracks in order of their ids; no transaction stays open in between."""
-        after = b""
+        after = tracks.FIRST_PAGE
         while True:
-            env = self._current()
-            with env.reading() as txn:
-                page = next(tracks.pages(env, txn, after), None)
+            with self._reading() as txn:
+                page = next(tracks.pages(txn, after), None)
             if page is None:
                 return
             after, found = page
@@ -334,9 +349,8 @@ class Index:
         StoreError
             If there is no such track.
         """
-        env = self._current()
-        with env.reading() as txn:
-            track = tracks.get(env, txn, track_id)
+        with self._reading() as txn:
+            track = tracks.get(txn, track_id)
         if track is None:
             raise self._unknown(track_id)
         return track
@@ -346,22 +360,19 @@ class Index:
 
     def find_path(self, path: str | os.PathLike[str]) -> Track | None:
         """Return the track recorded from this file, or with this file as an alias."""
-        env = self._current()
-        with env.reading() as txn:
-            return tracks.find(env, txn, tracks.PATH, os.path.abspath(path))
+        with self._reading() as txn:
+            return tracks.find(txn, tracks.PATH, os.path.abspath(path))
 
     def find_digest(self, digest: str) -> Track | None:
         """Return the track with this content digest."""
-        env = self._current()
-        with env.reading() as txn:
-            return tracks.find(env, txn, tracks.DIGEST, digest) if digest else None
+        with self._reading() as txn:
+            return tracks.find(txn, tracks.DIGEST, digest) if digest else None
 
     def stats(self) -> IndexStats:
         """Measure the index."""
-        env = self._current()
-        with env.reading() as txn:
-            state, removed = self._read_state(env, txn)
-            forms = [segment.layout(getter(env, txn, number)) for number in state.segments]
+        with self._reading() as txn:
+            state, removed = self._read_state(txn)
+            forms = [segment.layout(getter(txn, number)) for number in state.segments]
         return IndexStats(
             n_tracks=state.n_tracks,
             n_removed=len(removed),
@@ -377,7 +388,8 @@ class Index:
         """Check every byte that is in use: LMDB's pages, checksums, tables, tracks and lookups."""
         from samaf.index.verify import verify
 
-        return verify(self._current())
+        with self._using() as env:
+            return verify(env)
 
     def export_to(self, path: str | os.PathLike[str]) -> None:
         """Write header, tracks and hashes into one portable file (see `transfer`).
@@ -390,14 +402,28 @@ class Index:
         from samaf.index.transfer import export_to
 
         with self.snapshot() as snapshot:
-            export_to(snapshot, self.tracks(), path)
+            export_to(snapshot, path)
 
-    # -- writing ------------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------
 
-    def _writable(self) -> Environment:
-        if self._lock is None and self._env is not None:
-            raise StoreError(f"index {shown(self._path)} is open for reading only; open it with readonly=False")
-        return self._current()
+    def _need_writer(self) -> None:
+        if self._writer is None and self._env is not None:
+            raise StoreError(
+                f"index {shown(self._path)} is open for reading only; open it with readonly=False"
+            )
+
+    @contextmanager
+    def changing(self) -> Iterator[tuple[Snapshot, Change]]:
+        """Make one change of what is stored (for the rooms of the index).
+
+        Raises
+        ------
+        StoreError
+            If the index is open for reading only, or its disk is full.
+        """
+        self._need_writer()
+        with self.snapshot() as snapshot, changing(snapshot.env) as change:
+            yield snapshot, change
 
     def add(
         self, batch: Sequence[tuple[TrackInfo, Fingerprint]], *, replacing: Iterable[int] = ()
@@ -422,7 +448,6 @@ class Index:
         StoreError
             If the disk is full, or the index open for reading only.
         """
-        env = self._writable()
         for _, print_ in batch:
             self.check_fits(model_id=print_.model_id, bits=print_.bits, hop_s=print_.hop_s)
         now = time.time()
@@ -430,7 +455,7 @@ class Index:
             (Track.new(0, info, print_.duration_s, len(print_.hashes), now), print_.hashes)
             for info, print_ in batch
         ]
-        with self.snapshot() as snapshot, changing(env) as change:
+        with self.changing() as (snapshot, change):
             return ingest(snapshot, change, full_segments(new), replacing)
 
     def remove(self, track_ids: Iterable[int]) -> int:
@@ -443,7 +468,7 @@ class Index:
         int
             How many tracks were there.
         """
-        with changing(self._writable()) as change:
+        with self.changing() as (_, change):
             return sum(forget(change, track_id) for track_id in set(track_ids))
 
     def add_alias(
@@ -457,12 +482,31 @@ class Index:
             If there is no such track.
         """
         alias = Alias(os.path.abspath(os.fspath(path)), size_bytes, mtime_ns)
-        env = self._writable()
-        with changing(env) as change:
-            track = tracks.get(env, change.txn, track_id)
+        with self.changing() as (_, change):
+            track = tracks.get(change.txn, track_id)
             if track is None:
                 raise self._unknown(track_id)
-            tracks.change(env, change.txn, track_id, tracks.with_alias(track, alias))
+            tracks.change(change.txn, track_id, tracks.with_alias(track, alias))
+
+    def drop_path(self, path: str | os.PathLike[str]) -> Track | None:
+        """Forget a file. A track's own file gives way to its first alias; a track without another file is removed.
+
+        Returns
+        -------
+        Track or None
+            The track as it was, None if the file was not known.
+        """
+        name = os.path.abspath(path)
+        env = self._writable()
+        with changing(env) as change:
+            track = tracks.find(env, change.txn, tracks.PATH, name)
+            if track is not None:
+                left = tracks.without_path(track, name)
+                if left is None:
+                    forget(change, track.track_id)
+                else:
+                    tracks.change(env, change.txn, track.track_id, left)
+        return track
 
     def compact(self, *, shrink: bool = True) -> None:
         """Join all segments and purge removed tracks.
@@ -470,42 +514,33 @@ class Index:
         Parameters
         ----------
         shrink : bool
-            Write the result to a new file that takes the old one's place, so that the disk gets its space back; needs
-            room for both meanwhile. Searches that run go on in the old file. False works within the file, which keeps
-            its size and reuses the space later.
+            Write the result to a new file that takes the old one's place, so that the disk gets its space
+            back; needs room for both meanwhile. Searches that run go on in the old file. False works within
+            the file, which keeps its size and reuses the space later.
 
         Raises
         ------
         StoreError
             If the disk is full; the index is unchanged then.
         """
-        env = self._writable()
-        with self.snapshot() as snapshot:
-            if not shrink:
-                with changing(env) as change:
-                    compact(snapshot, change)
-                return
-            with _new_file(self._path) as new:
-                state = replace(snapshot.state, segments=[], removed=[])
-                with explaining(self._path):
-                    change = Change(new, state)
-                    try:
-                        compact(snapshot, change)
-                        change.commit()
-                    except BaseException:
-                        with suppress(lmdb.Error):
-                            change.txn.abort()
-                        raise
-                shutil.copymode(self._path, new.path)
+        if not shrink:
+            with self.changing() as (snapshot, change):
+                compact(snapshot, change)
+            return
+        self._need_writer()
+        with self.snapshot() as snapshot, _new_file(self._path) as new:
+            with making(new, replace(snapshot.state, segments=[], removed=[])) as change:
+                compact(snapshot, change)
+            shutil.copymode(self._path, new.path)
         with gate(self._path, exclusive=True):
-            # The table of readers goes first: killed in between, we leave the old file with a fresh table; the other
-            # way round the new file would inherit the old one's readers, and with them its transaction numbers.
+            # The table of readers goes first: killed in between, we leave the old file with a fresh table;
+            # the other way round the new file would inherit the old one's readers, and with them its
+            # transaction numbers.
             _unlink(self._path + "-lock")
             _put_in_place(self._path)
-        self._current()
 
     def import_from(self, path: str | os.PathLike[str]) -> ImportReport:
-        """Store the tracks of a file that `export_to` wrote, under new ids; known digests are skipped and counted.
+        """Store the tracks of a file that `export_to` wrote under new ids; known digests are skipped.
 
         Raises
         ------

@@ -1,7 +1,8 @@
 """The records of the tracks, and how they are found by path or content.
 
-Records lie in pages of up to 256 in order of their ids, deflated together: paths and tags of one folder resemble
-each other, so that a track costs about a third of what it would alone. A page's key is at most its first id.
+Records lie in pages of up to 256 in order of their ids, deflated together: paths and tags of one folder
+resemble each other, so that a track costs about a third of what it would alone. A page's key is at most its
+first id.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from samaf.index.codec import DamageError, decode, encode
-from samaf.index.environment import Environment
 
 PAGE_TRACKS = 256
 
 PATH, DIGEST = b"p", b"d"
+
+_PAGES, _LOOKUPS = b"t", b"l"  # first bytes of the keys
+FIRST_PAGE = _PAGES
 
 
 @dataclass(frozen=True)
@@ -129,69 +132,75 @@ class Track:
 
 def page_key(track_id: int) -> bytes:
     """Key under which a page that begins with this track is stored."""
-    return track_id.to_bytes(8, "big")
+    return _PAGES + track_id.to_bytes(8, "big")
 
 
 def link_key(kind: bytes, text: str) -> bytes:
     """Key under which a path or digest is looked up; several texts may share one."""
-    return kind + hashlib.blake2b(os.fsencode(text), digest_size=7).digest()
+    return _LOOKUPS + kind + hashlib.blake2b(os.fsencode(text), digest_size=6).digest()
 
 
-def _page_of(env: Environment, txn: Any, track_id: int) -> tuple[bytes, list[list[Any]]] | None:
+def _step_back(cursor: Any) -> bool:
+    """Move to the page before the cursor's place, or to the last one where it is behind all."""
+    moved = cursor.prev() if cursor.key() else cursor.last()
+    return bool(moved) and bytes(cursor.key()[:1]) == _PAGES
+
+
+def _page_of(txn: Any, track_id: int) -> tuple[bytes, list[list[Any]]] | None:
     """Key and records of the page that would hold a track."""
-    cursor = txn.cursor(env.tracks)
+    cursor = txn.cursor()
     key = page_key(track_id)
-    if not (cursor.set_range(key) and bytes(cursor.key()) == key) and not (
-        cursor.prev() if cursor.key() else cursor.last()
-    ):
+    if not (cursor.set_range(key) and bytes(cursor.key()) == key) and not _step_back(cursor):
         return None
     return bytes(cursor.key()), decode(cursor.value())
 
 
-def pages(env: Environment, txn: Any, after: bytes = b"") -> Iterator[tuple[bytes, list[Track]]]:
+def pages(txn: Any, after: bytes = FIRST_PAGE) -> Iterator[tuple[bytes, list[Track]]]:
     """Yield key and tracks of all pages behind the key `after`, in order of ids."""
-    cursor = txn.cursor(env.tracks)
+    cursor = txn.cursor()
     if not cursor.set_range(after + b"\0"):
         return
     for key, value in cursor:
+        if bytes(key[:1]) != _PAGES:
+            return
         yield bytes(key), [Track.from_record(record) for record in decode(value)]
 
 
-def get(env: Environment, txn: Any, track_id: int) -> Track | None:
+def get(txn: Any, track_id: int) -> Track | None:
     """Return one track, None if there is no such track (any more)."""
-    page = _page_of(env, txn, track_id)
+    page = _page_of(txn, track_id)
     for record in page[1] if page else ():
         if record[0] == track_id:
             return Track.from_record(record)
     return None
 
 
-def find(env: Environment, txn: Any, kind: bytes, text: str) -> Track | None:
+def find(txn: Any, kind: bytes, text: str) -> Track | None:
     """Return the track of a path or digest, the latest if there are several."""
-    for track_id in reversed(_linked(txn.get(link_key(kind, text), db=env.lookup))):
-        track = get(env, txn, track_id)
+    for track_id in reversed(_linked(txn.get(link_key(kind, text)))):
+        track = get(txn, track_id)
         if track is not None and (kind, text) in track.links():
             return track
     return None
 
 
-def append(env: Environment, txn: Any, tracks: Sequence[Track]) -> None:
+def append(txn: Any, tracks: Sequence[Track]) -> None:
     """Store new tracks, whose ids must be above all others and ascend."""
     if not tracks:
         return
     records = [track.to_record() for track in tracks]
     key = page_key(tracks[0].track_id)
-    last = _page_of(env, txn, tracks[0].track_id)
+    last = _page_of(txn, tracks[0].track_id)
     if last is not None and len(last[1]) < PAGE_TRACKS:
         key, records = last[0], last[1] + records
     for start in range(0, len(records), PAGE_TRACKS):
         page = records[start : start + PAGE_TRACKS]
-        txn.put(page_key(page[0][0]) if start else key, encode(page), db=env.tracks)
+        txn.put(page_key(page[0][0]) if start else key, encode(page))
     for track in tracks:
-        link(env, txn, track.track_id, track.links())
+        link(txn, track.track_id, track.links())
 
 
-def change(env: Environment, txn: Any, track_id: int, track: Track | None) -> Track:
+def change(txn: Any, track_id: int, track: Track | None) -> Track:
     """Put `track` in the place of the one with this id, or take that one out; returns the former one.
 
     Raises
@@ -199,7 +208,7 @@ def change(env: Environment, txn: Any, track_id: int, track: Track | None) -> Tr
     KeyError
         If there is no such track.
     """
-    page = _page_of(env, txn, track_id)
+    page = _page_of(txn, track_id)
     position = next((i for i, record in enumerate(page[1]) if record[0] == track_id), None) if page else None
     if page is None or position is None:
         raise KeyError(track_id)
@@ -207,21 +216,39 @@ def change(env: Environment, txn: Any, track_id: int, track: Track | None) -> Tr
     former = Track.from_record(records[position])
     records[position : position + 1] = [] if track is None else [track.to_record()]
     if records:
-        txn.put(key, encode(records), db=env.tracks)
+        txn.put(key, encode(records))
     else:
-        txn.delete(key, db=env.tracks)
-    unlink(env, txn, track_id, former.links())
+        txn.delete(key)
+    unlink(txn, track_id, former.links())
     if track is not None:
-        link(env, txn, track_id, track.links())
+        link(txn, track_id, track.links())
     return former
 
 
 def with_alias(track: Track, alias: Alias) -> Track:
-    """Return the track with one more file of its content, in the place of an older record of the same file."""
+    """Return the track with one more file of its content, in place of an older record of that file."""
     if alias.path == track.path:
         return replace(track, size_bytes=alias.size_bytes, mtime_ns=alias.mtime_ns)
     kept = tuple(other for other in track.aliases if other.path != alias.path)
     return replace(track, aliases=(*kept, alias))
+
+
+def without_path(track: Track, path: str) -> Track | None:
+    """Return the track without one of its files, None if that was the only one."""
+    if path != track.path:
+        return replace(track, aliases=tuple(alias for alias in track.aliases if alias.path != path))
+    if not track.aliases:
+        return None
+    heir, *others = track.aliases
+    title = "" if track.title == PurePath(path).stem else track.title
+    return replace(
+        track,
+        path=heir.path,
+        title=title or PurePath(heir.path).stem,
+        size_bytes=heir.size_bytes,
+        mtime_ns=heir.mtime_ns,
+        aliases=tuple(others),
+    )
 
 
 def _linked(value: memoryview | None) -> list[int]:
@@ -229,50 +256,62 @@ def _linked(value: memoryview | None) -> list[int]:
     return [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
 
 
-def _put_links(env: Environment, txn: Any, key: bytes, track_ids: Iterable[int]) -> None:
-    value = b"".join(track_id.to_bytes(4, "little") for track_id in track_ids)
+def _packed(track_ids: Iterable[int]) -> bytes:
+    return b"".join(track_id.to_bytes(4, "little") for track_id in track_ids)
+
+
+def _put_links(txn: Any, key: bytes, track_ids: Iterable[int]) -> None:
+    value = _packed(track_ids)
     if value:
-        txn.put(key, value, db=env.lookup)
+        txn.put(key, value)
     else:
-        txn.delete(key, db=env.lookup)
+        txn.delete(key)
 
 
-def link(env: Environment, txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+def link(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
     """Let a track be found by paths and digest."""
     for key in {link_key(*way) for way in links}:
-        known = _linked(txn.get(key, db=env.lookup))
+        known = _linked(txn.get(key))
         if track_id not in known:
-            _put_links(env, txn, key, [*known, track_id])
+            _put_links(txn, key, [*known, track_id])
 
 
-def unlink(env: Environment, txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+def unlink(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
     """Undo `link`."""
     for key in {link_key(*way) for way in links}:
-        known = _linked(txn.get(key, db=env.lookup))
+        known = _linked(txn.get(key))
         if track_id in known:
-            _put_links(env, txn, key, [other for other in known if other != track_id])
+            _put_links(txn, key, [other for other in known if other != track_id])
 
 
-def all_links(env: Environment, txn: Any) -> Iterator[tuple[bytes, list[int]]]:
-    """Yield every lookup key with the tracks behind it."""
-    for key, value in txn.cursor(env.lookup):
-        yield bytes(key), _linked(value)
+def all_links(txn: Any) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield every lookup key with the tracks behind it, in order of keys."""
+    cursor = txn.cursor()
+    if cursor.set_range(_LOOKUPS):
+        for key, value in cursor:
+            if bytes(key[:1]) != _LOOKUPS:
+                return
+            yield bytes(key), _linked(value)
 
 
-def repack(env: Environment, txn: Any, into: Environment, out: Any) -> None:
-    """Write all tracks into full pages, and all lookups in order, into an empty environment."""
+def copy_links(txn: Any, out: Any) -> None:
+    """Copy all lookups into an empty database, so that its pages are filled to the brim."""
+    for key, track_ids in all_links(txn):
+        out.put(key, _packed(track_ids), append=True)
+
+
+def copy_pages(txn: Any, out: Any) -> None:
+    """Copy all tracks into another database, in full pages."""
     waiting: list[list[Any]] = []
 
-    def flush(n: int) -> None:
-        page = waiting[:n]
-        del waiting[:n]
-        out.put(page_key(page[0][0]), encode(page), db=into.tracks, append=True)
+    def flush() -> None:
+        page = waiting[:PAGE_TRACKS]
+        del waiting[:PAGE_TRACKS]
+        out.put(page_key(page[0][0]), encode(page))
 
-    for _, found in pages(env, txn):
+    for _, found in pages(txn):
         waiting += [track.to_record() for track in found]
         if len(waiting) >= PAGE_TRACKS:
-            flush(PAGE_TRACKS)
+            flush()
     if waiting:
-        flush(PAGE_TRACKS)
-    for key, value in txn.cursor(env.lookup):
-        out.put(bytes(key), bytes(value), db=into.lookup, append=True)
+        flush()

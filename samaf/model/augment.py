@@ -137,7 +137,9 @@ def draw_colour(bins: int, rng: Generator) -> Float32:
     return (10.0 ** (np.maximum(decibel, -80.0) / 20.0)).astype(np.float32)
 
 
-def filtered(x: Float32, response: Float32 | None, colour_rng: Generator | None, echo: tuple[float, float] | None) -> Float32:
+def filtered(
+    x: Float32, response: Float32 | None, colour_rng: Generator | None, echo: tuple[float, float] | None
+) -> Float32:
     """Convolution with an impulse response, a colour and an echo, in one transform. Length and RMS stay."""
     tail = (len(response) if response is not None else 0) + (int(echo[0] * SAMPLE_RATE) if echo else 0)
     size = fast_length(len(x) + max(tail, 2048))
@@ -146,7 +148,9 @@ def filtered(x: Float32, response: Float32 | None, colour_rng: Generator | None,
         spectrum *= np.fft.rfft(response, size)
     if colour_rng is not None:
         gain = draw_colour(2049, colour_rng)
-        spectrum *= np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(gain)), gain).astype(np.float32)
+        spectrum *= np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(gain)), gain).astype(
+            np.float32
+        )
     if echo:
         delay = int(echo[0] * SAMPLE_RATE)
         turn = np.exp(-2j * np.pi * delay * np.arange(len(spectrum)) / size)

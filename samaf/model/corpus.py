@@ -31,6 +31,8 @@ SHORTEST_S = 2.0
 """Audio shorter than this makes no chunk."""
 QUIET = 10.0 ** (-65.0 / 10.0)
 """Mean square under which a window is not trained on."""
+HELD_OUT_SHARE = 0.05
+"""Share of the files that are never trained on: they measure and calibrate."""
 MARGIN_FRAMES = 12
 """Windows keep this far from a chunk's ends, so that a twin's jitter stays inside."""
 
@@ -125,6 +127,8 @@ class Corpus:
         Per chunk the clean frames at which a window with content may start.
     files : int (chunks,)
         Which file a chunk comes from.
+    n_frames : int (chunks,)
+        Frames of its clean rendering that are audio.
     """
 
     def __init__(self, folder: Path, preset: Preset) -> None:
@@ -133,10 +137,10 @@ class Corpus:
         shape = tuple(meta["shape"])
         self.frames = np.memmap(folder / "frames.f16", np.float16, "r", shape=shape)
         arrays = np.load(folder / "chunks.npz")
-        self.factors, self.files = arrays["factors"], arrays["files"]
+        self.factors, self.files, self.n_frames = arrays["factors"], arrays["files"], arrays["n_frames"]
         self.n_files = int(meta["n_files"])
         self.starts = [
-            _window_starts(level, n) for level, n in zip(arrays["levels"], arrays["n_frames"], strict=True)
+            _window_starts(level, n) for level, n in zip(arrays["levels"], self.n_frames, strict=True)
         ]
 
     @classmethod
@@ -189,13 +193,15 @@ class Corpus:
                     files.append(i)
                 progress(i + 1, len(paths), note)
         if not files:
-            raise ModelError(f"{paths[0].parent if paths else 'no data'}: no audio of {SHORTEST_S:g} s or more to train on")
+            raise ModelError(
+                f"{paths[0].parent if paths else 'no data'}: no audio of {SHORTEST_S:g} s or more to train on"
+            )
         np.savez(folder / "chunks.npz", factors=factors, levels=levels, n_frames=n_frames, files=files)
         shape = (len(files), 1 + preset.renderings, CHUNK_FRAMES, values)
         done.write_text(json.dumps({**wanted, "shape": shape}))
         return cls(folder, preset)
 
-    def split(self, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def split(self, seed: int, share: float = HELD_OUT_SHARE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training chunks, held-out chunks): about `share` of the files are held out whole."""
         usable = np.array([i for i, starts in enumerate(self.starts) if len(starts)], np.int64)
         files = np.unique(self.files[usable])

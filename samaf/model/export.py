@@ -1,10 +1,18 @@
-"""Trained network -> weights file of the run-time encoder (read by :mod:`samaf.weights`)."""
+"""Trained network -> weights file of the run-time encoder (read by :mod:`samaf.weights`).
+
+Each epoch leaves the bare encoder in the work folder; exporting adds the null model and needs no TensorFlow.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samaf.errors import ModelError, shown
+from samaf.model.calibrate import calibrate
+from samaf.model.corpus import Corpus
+from samaf.model.presets import preset_from_json
 from samaf.weights import Weights
 
 if TYPE_CHECKING:
@@ -12,7 +20,41 @@ if TYPE_CHECKING:
     from samaf.model.presets import Preset
 
 
-def export_weights(model: Autoencoder, preset: Preset, path: Path, *, training: list[dict[str, float]]) -> None:
+LATEST = "latest.npz"
+"""The bare encoder of the last epoch, in a work folder."""
+
+
+def export_checkpoint(folder: Path, out: Path) -> Path:
+    """Write the weights file of a training, finished or not, from its work folder.
+
+    Parameters
+    ----------
+    folder
+        The work folder: the training's output path + ``.work``.
+    out
+        The weights file to write.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no training that has done an epoch.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        preset = preset_from_json(state["preset"])
+        corpus = Corpus(folder, preset)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{shown(folder)}: no training with a finished epoch here; give the .work folder that `samaf train` made"
+        ) from None
+    training, held_out = corpus.split(state.get("seed", 0))
+    calibrate(Weights.load(folder / LATEST), corpus, training, held_out).save(out)
+    return out
+
+
+def export_weights(
+    model: Autoencoder, preset: Preset, path: Path, *, training: list[dict[str, float]]
+) -> None:
     """Write the encoder half of `model`; the decoder served training alone.
 
     Parameters

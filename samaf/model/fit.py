@@ -17,12 +17,11 @@ import numpy as np
 
 from samaf.model.augment import Sources
 from samaf.model.corpus import Corpus, find_audio
-from samaf.model.export import export_weights
+from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
 from samaf.model.presets import Preset
 
 STEPS_PER_EPOCH = 250
-HELD_OUT_SHARE = 0.05
 HELD_OUT_PAIRS = 1024
 
 
@@ -41,6 +40,7 @@ class WarmUpThenCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * keras.ops.minimum(rise, fall)
 
     def get_config(self) -> dict[str, Any]:
+        """What Keras needs to make the schedule again."""
         return {"peak": self.peak, "warm": self.warm, "total": self.total}
 
 
@@ -59,6 +59,7 @@ class Batches(keras.utils.PyDataset):
         return self.corpus.twins(self.chunks, self.preset.pairs, rng)
 
     def on_epoch_end(self) -> None:
+        """Go on to the next epoch's batches."""
         self.epoch += 1
 
 
@@ -71,6 +72,7 @@ class HeldOut(keras.callbacks.Callback):
         self.bits = min(128, preset.bits[-1])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add the measures to the epoch's log."""
         codes = self.model.predict(self.windows, batch_size=256, verbose=0)[0][:, : self.bits]
         if logs is not None:
             logs.update(code_quality(codes > 0))
@@ -138,14 +140,14 @@ def train(
     paths = find_audio(data)
     sources = Sources(find_audio(noise or []), find_audio(rooms or []), paths)
     corpus = Corpus.render(paths, sources, preset, folder, seed=seed, jobs=jobs, progress=progress)
-    training, held_out = corpus.split(HELD_OUT_SHARE, seed)
+    training, held_out = corpus.split(seed)
     epochs = max(1, round(preset.steps / STEPS_PER_EPOCH))
     total = epochs * STEPS_PER_EPOCH
     model = Autoencoder(preset)
     model.build(None)
     schedule = WarmUpThenCosine(preset.learning_rate, max(1, int(preset.warm_up * total)), total)
     model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), jit_compile=False)
-    state = _State(folder, preset)
+    state = _State(folder, preset, seed)
     first = state.restore(model)
 
     def report(epoch: int, logs: dict[str, float] | None) -> None:
@@ -163,7 +165,7 @@ def train(
             keras.callbacks.LambdaCallback(on_epoch_end=report),
         ],
     )
-    export_weights(model, preset, out, training=state.history)
+    export_checkpoint(folder, out)
     plot_history(state.history, out.with_suffix(".png"))
     return out
 
@@ -171,8 +173,8 @@ def train(
 class _State:
     """What a work folder keeps of a training: checkpoint, preset and log; replaced as a whole each epoch."""
 
-    def __init__(self, folder: Path, preset: Preset) -> None:
-        self.folder, self.preset = folder, preset
+    def __init__(self, folder: Path, preset: Preset, seed: int) -> None:
+        self.folder, self.preset, self.seed = folder, preset, seed
         self.history: list[dict[str, float]] = []
 
     def _checkpoint(self, epoch: int) -> Path:
@@ -194,11 +196,15 @@ class _State:
 
     def save(self, model: Autoencoder, epoch: int, logs: dict[str, float]) -> None:
         """Keep this epoch; a kill at any moment leaves this one or the one before."""
-        self.history = [*self.history[: epoch - 1], {"epoch": epoch, **{k: float(v) for k, v in logs.items()}}]
+        self.history = [
+            *self.history[: epoch - 1],
+            {"epoch": epoch, **{k: float(v) for k, v in logs.items()}},
+        ]
         model.save_weights(self._checkpoint(epoch), overwrite=True)
-        export_weights(model, self.preset, self.folder / "latest.npz", training=self.history)
+        export_weights(model, self.preset, self.folder / LATEST, training=self.history)
         new = self.folder / "state.json.new"
-        new.write_text(json.dumps({"preset": self.preset.to_json(), "history": self.history}))
+        state = {"preset": self.preset.to_json(), "seed": self.seed, "history": self.history}
+        new.write_text(json.dumps(state))
         os.replace(new, self.folder / "state.json")
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old != self._checkpoint(epoch):
@@ -219,7 +225,9 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
         (right, ("val_ber", "val_stranger_ber", "val_unique", "val_top1")),
     ):
         for name in names:
-            axis.plot(epochs, [row[name] for row in history], label=name.removeprefix("val_").replace("_", " "))
+            axis.plot(
+                epochs, [row[name] for row in history], label=name.removeprefix("val_").replace("_", " ")
+            )
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.legend()

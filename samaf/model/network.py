@@ -50,7 +50,12 @@ class Autoencoder(keras.Model):
         return codes, self.frames(self.decoder(repeated, training=training))
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> Any:
         """The composite loss of a batch; keeps each term for the log."""
         preset = self.preset

@@ -94,3 +94,8 @@ PRESETS = {
         ),
     )
 }
+
+
+def preset_from_json(values: dict[str, Any]) -> Preset:
+    """The preset that :meth:`Preset.to_json` wrote."""
+    return Preset(**values | {"bits": tuple(values["bits"])})

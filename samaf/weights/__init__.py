@@ -75,7 +75,9 @@ class Weights:
     @cached_property
     def model_id(self) -> str:
         """SHA-256, in hex, of all that shapes the hashes."""
-        digest = hashlib.sha256(json.dumps([FORMAT_VERSION, self.front_end, self.stack, list(self.bits)]).encode())
+        digest = hashlib.sha256(
+            json.dumps([FORMAT_VERSION, self.front_end, self.stack, list(self.bits)]).encode()
+        )
         for name in _ARRAYS:
             digest.update(np.ascontiguousarray(getattr(self, name), "<f2").tobytes())
         return digest.hexdigest()

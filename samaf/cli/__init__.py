@@ -1,0 +1,65 @@
+"""The command line: `samaf COMMAND`, one module per command.
+
+A command's module describes its arguments and imports what does the work only when it runs, so that `--help` and
+usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from samaf import SamafError, __version__
+from samaf.cli import demo, encode, export, index, search, train
+from samaf.cli.common import FAILED, INTERRUPTED, PIPE_CLOSED, Parser, complain
+
+__all__ = ["build_parser", "main"]
+
+_EXAMPLES = """\
+examples:
+  samaf demo                           see it work on a small generated library
+  samaf index add ~/Music              fingerprint a collection
+  samaf search recording.wav           name a clip, the place in it, and how sure that is
+  samaf COMMAND --help                 options and examples of a command
+
+exit status: 0 done, 1 nothing matched (search), 2 wrong usage or an input that could not be read
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        "samaf",
+        "Audio fingerprinting: name the track, the place and the confidence for any clip.",
+        _EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"samaf {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in (demo, index, search, encode, train, export):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        args = build_parser().parse_args(argv)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SamafError as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return PIPE_CLOSED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}")
+        return FAILED

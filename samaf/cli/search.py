@@ -1,0 +1,135 @@
+"""`samaf search`: name clips."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from samaf.cli.common import (
+    DONE,
+    FAILED,
+    NO_MATCH,
+    add_db,
+    add_json,
+    clock,
+    complain,
+    console,
+    count,
+    plain,
+    positive,
+    print_json,
+    share,
+)
+from samaf.errors import AudioError, FingerprintError, MismatchError
+
+if TYPE_CHECKING:
+    from samaf.search import Match
+
+_EXAMPLES = """\
+examples:
+  samaf search recording.wav
+  samaf search --json --top 1 clips/*.mp3 > answers.jsonl
+  samaf search --max-evalue 1e-9 broadcast.flac       only what cannot be chance
+  samaf search --ber 1 --max-evalue inf noisy.wav     the best candidate, however bad
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "search",
+        help="identify clips",
+        description="Identify clips: which track, from where to where, and how sure that is. A clip that nothing in "
+        "the index resembles is unknown.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("clips", nargs="+", metavar="CLIP", help="audio or fingerprint file")
+    add_db(parser)
+    parser.add_argument("--model", metavar="FILE", help="the model of the index, if its file has moved")
+    parser.add_argument(
+        "--ber", type=share, default=0.35, metavar="X", help="largest bit error rate of a match (default 0.35)"
+    )
+    parser.add_argument(
+        "--max-evalue",
+        type=positive,
+        default=1e-3,
+        metavar="X",
+        help="largest expected number of false matches this good (default 1e-3; inf: any)",
+    )
+    parser.add_argument(
+        "--top", type=count, default=5, metavar="N", help="matches per stretch of the clip (default 5)"
+    )
+    parser.add_argument("--exhaustive", action="store_true", help="compare with every position of the index")
+    add_json(parser, "one JSON object per clip and match on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search all clips; those that cannot be read are passed over."""
+    from samaf.library import Library
+
+    failed = found = False
+    with Library(args.db, model=args.model) as library:
+        for clip in args.clips:
+            start = time.perf_counter()
+            try:
+                matches = library.search(
+                    clip, ber=args.ber, max_evalue=args.max_evalue, top=args.top, exhaustive=args.exhaustive
+                )
+            except (AudioError, FingerprintError, MismatchError) as error:
+                complain(str(error))
+                failed = True
+                continue
+            elapsed_s = round(time.perf_counter() - start, 6)
+            found = found or bool(matches)
+            (_print_json if args.json else _print_table)(clip, matches, elapsed_s)
+    if failed:
+        return FAILED
+    return DONE if found else NO_MATCH
+
+
+def _print_json(clip: str, matches: list[Match], elapsed_s: float) -> None:
+    for rank, match in enumerate(matches, start=1):
+        print_json({"query": clip, "rank": rank, **match.to_json(), "elapsed_s": elapsed_s})
+    if not matches:
+        print_json({"query": clip, "track_id": None, "elapsed_s": elapsed_s})
+
+
+def _print_table(clip: str, matches: list[Match], elapsed_s: float) -> None:
+    from rich import box
+    from rich.table import Table
+
+    out = console()
+    if not matches:
+        out.print(f"[bold]{plain(clip)}[/]: [yellow]unknown[/] ({elapsed_s:.2f} s)")
+        return
+    out.print(f"[bold]{plain(clip)}[/]: [green]{plain(matches[0].title)}[/] ({elapsed_s:.2f} s)")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("title", overflow="fold")
+    for name in ("in the clip", "in the track", "BER", "score", "played"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("file", overflow="fold", style="dim")
+    for match in matches:
+        table.add_row(
+            plain(match.title),
+            f"{clock(match.query_start_s)} - {clock(match.query_end_s)}",
+            f"{clock(match.track_start_s)} - {clock(match.track_end_s)}",
+            f"{match.ber:.3f}",
+            f"{match.score:.1f}",
+            _played(match),
+            plain(match.path),
+        )
+    out.print(table)
+
+
+def _played(match: Match) -> str:
+    """How the clip differs from the track, in as few words as there are differences."""
+    parts = []
+    if abs(match.speed - 1) >= 0.0005:
+        parts.append(f"speed {match.speed:.3f}")
+    if abs(match.tempo - 1) >= 0.0005:
+        parts.append(f"tempo {match.tempo:.3f}")
+    if abs(match.pitch_cents) >= 0.5:
+        parts.append(f"pitch {match.pitch_cents:+.0f} cents")
+    return ", ".join(parts) or "as is"

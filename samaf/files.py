@@ -1,0 +1,122 @@
+"""Files of a collection: which ones a folder holds, what they contain, what their tags say."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
+
+import soundfile
+
+from samaf.audio import is_audio_path
+from samaf.fingerprint import is_fingerprint_path
+
+_TAGS = ("title", "artist", "album", "date", "tracknumber", "genre")
+_TAG_CHARS = 200  # some files carry a page of text as their title
+_DIGEST_BYTES = 1 << 20
+_LMDB_MAGIC = struct.pack("=I", 0xBEEFC0DE)  # at byte 16 of an index, which shares its suffix with fingerprints
+
+StrPath = str | os.PathLike[str]
+
+
+def find_files(places: Iterable[StrPath], refuse: Callable[[str, str], None]) -> Iterator[str]:
+    """Absolute paths of the files named, and of all audio and fingerprint files in the folders named.
+
+    Folders are searched to the bottom, in order of names; hidden files and folders in them are passed over, links
+    are followed. A file named twice comes once.
+
+    Parameters
+    ----------
+    places
+        Files and folders.
+    refuse
+        Called with (path, reason) for what does not exist, or cannot be listed, or holds nothing.
+    """
+    seen: set[str] = set()
+    folders: set[tuple[int, int]] = set()
+    for place in places:
+        path = os.path.abspath(place)
+        if os.path.isdir(path):
+            found: Iterable[str] = _walk(path, folders, refuse)
+        elif os.path.lexists(path):
+            found = (path,)
+        else:
+            refuse(path, "no such file or folder; check the name")
+            continue
+        for name in found:
+            if name not in seen:
+                seen.add(name)
+                yield name
+
+
+def _walk(top: str, folders: set[tuple[int, int]], refuse: Callable[[str, str], None]) -> Iterator[str]:
+    something = False
+
+    def unlisted(error: OSError) -> None:
+        nonlocal something
+        something = True
+        refuse(str(error.filename), f"cannot be searched ({error.strerror}); check its permissions")
+
+    for folder, subfolders, names in os.walk(top, onerror=unlisted, followlinks=True):
+        try:
+            status = os.stat(folder)
+        except OSError as error:  # deleted meanwhile
+            unlisted(error)
+            continue
+        if (status.st_dev, status.st_ino) in folders:  # a link back up would lead in circles
+            subfolders.clear()
+            something = True
+            continue
+        folders.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and (is_audio_path(name) or _is_fingerprint(path)):
+                something = True
+                yield path
+    if not something:
+        refuse(top, "holds no audio files; name the folder that does")
+
+
+def _is_fingerprint(path: str) -> bool:
+    """Tell fingerprint files from indexes, which are called the same."""
+    if not is_fingerprint_path(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(20)[16:] != _LMDB_MAGIC
+    except OSError:
+        return True  # whoever reads it will say why it cannot be read
+
+
+def digest(path: StrPath) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    hasher = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_DIGEST_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def read_tags(path: StrPath) -> dict[str, str]:
+    """Title, artist and the like of a WAV, FLAC, OGG, Opus or MP3 file; empty where they are not at hand."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            stored = file.copy_metadata()
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
+        return {}
+    tags = {name: " ".join(stored.get(name, "").split())[:_TAG_CHARS] for name in _TAGS}
+    return {name: text for name, text in tags.items() if text}
+
+
+def title_of(path: StrPath, tags: dict[str, str]) -> str:
+    """What to call a recording: its title tag, else its file name without the suffix."""
+    return tags.get("title") or PurePath(path).stem

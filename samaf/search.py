@@ -1,0 +1,393 @@
+"""Search: candidates -> aligned, verified, non-overlapping matches.
+
+A query is taken in sections of some 10 s. Each section's candidate lines come from the inverted tables (hits that
+vote for a line) or, in small segments and exhaustive mode, from a scan of every position. The best are re-ranked with
+confidence, grown over the whole query as far as their bits agree, and held against the null model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samaf.alignment import DRIFT_S, Line, refine, scan, slopes_for
+from samaf.errors import AudioError
+from samaf.fingerprint import Fingerprint
+from samaf.hamming import distance
+from samaf.index import Index
+from samaf.index.probe import candidates
+from samaf.index.segment import Segment
+from samaf.significance import NullModel
+from samaf.weights import Weights
+
+DEFAULT_BER = 0.35
+DEFAULT_MAX_EVALUE = 1e-3
+DEFAULT_TOP = 5
+
+SECTION_S = 10.0
+"""Length of the sections that a long query is searched by; they overlap by half."""
+PROBES = 16
+"""Buckets looked into per band and query hash."""
+SCANNED_LINES = 1000
+VOTED_LINES = 300
+EVALUATED_LINES = 8
+"""Lines of a section that are held against the null model."""
+CUT_BER = 0.42
+"""Rows that agree better than this belong to a match when its ends are looked for."""
+VOTE_BIN_S = 0.5
+
+_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """One place of one track that a query was recognised as.
+
+    Attributes
+    ----------
+    track_id, path, title
+        The track.
+    ber : float
+        Bit error rate over all aligned hashes.
+    evalue : float
+        Expected number of matches at least this good by chance, over the whole library.
+    score : float
+        ``-log10(evalue)``; finite where `evalue` has underflowed to 0.
+    query_start_s, query_end_s, track_start_s, track_end_s : float
+        What of the query is what of the track.
+    speed, tempo, pitch_cents : float
+        How the query was changed. Hashes tell reference seconds per query second, not how they came about:
+        a change is given as tempo.
+    """
+
+    track_id: int
+    path: str
+    title: str
+    ber: float
+    evalue: float
+    score: float
+    query_start_s: float
+    query_end_s: float
+    track_start_s: float
+    track_end_s: float
+    speed: float = 1.0
+    tempo: float = 1.0
+    pitch_cents: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A line with its verdict."""
+
+    segment: Segment
+    line: Line
+    query_i: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    ber: float
+    log10_evalue: float
+
+
+class Searcher:
+    """Searches one index, with the null model of its weights.
+
+    Parameters
+    ----------
+    index
+        Open index.
+    weights
+        The model the index was made with.
+
+    Raises
+    ------
+    MismatchError
+        If the index was made with another model.
+    ModelError
+        If the model was never calibrated.
+    """
+
+    def __init__(self, index: Index, weights: Weights) -> None:
+        index.check_fits(model_id=weights.model_id)
+        self.index = index
+        self.null = NullModel(weights, index.header.bits)
+
+    def search(
+        self,
+        query: Fingerprint,
+        *,
+        ber: float = DEFAULT_BER,
+        max_evalue: float = DEFAULT_MAX_EVALUE,
+        top: int = DEFAULT_TOP,
+        exhaustive: bool = False,
+    ) -> list[Match]:
+        """Matches of a query, best first; none if nothing is good enough.
+
+        Parameters
+        ----------
+        query
+            With confidence and a hop that is a small part of the index's (``Encoder.encode_query``).
+        ber
+            Largest sequence BER of a match.
+        max_evalue
+            Largest expected number of matches by chance.
+        top
+            Largest number of matches for any stretch of the query.
+        exhaustive
+            Look at every position instead of the inverted tables' candidates.
+
+        Returns
+        -------
+        list of Match
+            One track may match several stretches of the query; its matches do not overlap.
+
+        Raises
+        ------
+        MismatchError
+            If the query was made with another model, or has fewer bits than the index.
+        AudioError
+            If no hash of the query is valid.
+        """
+        header = self.index.header
+        if query.bits > header.bits:
+            query = query.truncated(header.bits)
+        self.index.check_fits(model_id=query.model_id, bits=query.bits)
+        if not query.valid.any():
+            raise AudioError(
+                "nothing to identify: the audio is silent, or has no content that a hash could hold"
+            )
+        work = _Query(query, self.null, header.hop_s)
+        with self.index.snapshot() as snapshot:
+            tests = work.ratio * sum(len(s) - s.n_invalid for s in snapshot.segments)
+            found: list[_Found] = []
+            for section in work.sections():
+                found += self._section(
+                    work, section, snapshot.segments, snapshot.removed, tests, exhaustive, top
+                )
+            found = [f for f in found if f.ber <= ber and f.log10_evalue <= math.log10(max_evalue)]
+            return [self._match(work, f, snapshot) for f in _without_overlaps(found, top)]
+
+    def _section(
+        self,
+        work: _Query,
+        section: slice,
+        segments: tuple[Segment, ...],
+        removed: frozenset[int],
+        tests: float,
+        exhaustive: bool,
+        top: int,
+    ) -> list[_Found]:
+        """Lines of one section, grown over the query and judged."""
+        part = work.part(section)
+        slopes = slopes_for(part.n, part.hop_s)
+        lines: list[tuple[Segment, Line]] = []
+        for segment in segments:
+            if len(segment) == 0:
+                continue
+            if exhaustive or not segment.tables:
+                coarse = scan(
+                    segment.hashes, segment.starts, part.hashes, part.valid, part.ratio, slopes, SCANNED_LINES
+                )
+                turns = np.zeros(1)
+            else:
+                coarse, turns = _vote(segment, part), slopes - 1.0
+            if removed:
+                ids = segment.track_ids[np.searchsorted(segment.starts, [line.first for line in coarse])]
+                coarse = [c for c, track_id in zip(coarse, ids, strict=True) if int(track_id) not in removed]
+            shifts = np.arange(-4.0, 5.0)
+            fine = refine(coarse, segment.hashes, part.signed, part.ratio, shifts=shifts, turns=turns)
+            lines += [(segment, line) for line in _distinct(fine, part.n, 2 * EVALUATED_LINES)]
+        lines.sort(key=lambda pair: -pair[1].score)
+        whole = [
+            (
+                segment,
+                Line(line.first, line.last, line.offset - line.slope * section.start, line.slope, line.score),
+            )
+            for segment, line in lines[: max(EVALUATED_LINES, 2 * top)]
+        ]
+        tests *= len(slopes)
+        judged = (work.judge(segment, work.grow(segment, line, section), tests) for segment, line in whole)
+        return [f for f in judged if f is not None]
+
+    def _match(self, work: _Query, found: _Found, snapshot: Any) -> Match:
+        line, hop_s = found.line, work.hop_s
+        k = int(np.searchsorted(found.segment.starts, line.first))
+        track = snapshot.track(int(found.segment.track_ids[k]))
+        # rows tell where a match begins and ends to within a reference hop; at the ends of the query, of the
+        # track and between rows it may reach further than the last row that agrees
+        reach = work.ratio / line.slope
+        first, last = found.query_i[0], found.query_i[-1]
+        if first - reach < 0:
+            first = max(0.0, -line.offset / line.slope)
+        if last + reach > work.n - 1:
+            last = work.n - 1
+        query_start_s, query_end_s = first * hop_s, last * hop_s + _WINDOW_S
+        if last == work.n - 1:
+            query_end_s = work.duration_s
+        track_start_s = line.at(first) * hop_s
+        track_end_s = track_start_s + (query_end_s - query_start_s) * line.slope
+        if track_end_s > track.duration_s:
+            query_end_s -= (track_end_s - track.duration_s) / line.slope
+            track_end_s = track.duration_s
+        return Match(
+            track_id=track.track_id,
+            path=track.path,
+            title=track.title,
+            ber=found.ber,
+            evalue=10.0**found.log10_evalue if found.log10_evalue < 300 else 1e300,
+            score=-found.log10_evalue,
+            query_start_s=round(float(query_start_s), 3),
+            query_end_s=round(float(query_end_s), 3),
+            track_start_s=round(float(track_start_s), 3),
+            track_end_s=round(float(track_end_s), 3),
+            tempo=round(line.slope, 4),
+        )
+
+
+class _Query:
+    """A query's rows with their weights, and what is done with lines through it."""
+
+    def __init__(self, query: Fingerprint, null: NullModel, reference_hop_s: float) -> None:
+        self.hashes = query.hashes
+        self.valid = query.valid
+        self.hop_s = query.hop_s
+        self.reference_hop_s = reference_hop_s
+        self.duration_s = query.duration_s
+        self.ratio = reference_hop_s / query.hop_s
+        self.n = len(query.hashes)
+        self.null = null
+        self.confidence = query.confidence
+        self.signed = null.weigh(query.hashes, query.confidence, query.valid)
+
+    def part(self, section: slice) -> _Query:
+        """The rows of a section, as a query of its own."""
+        part = object.__new__(_Query)
+        part.__dict__.update(self.__dict__)
+        for name in ("hashes", "valid", "signed", "confidence"):
+            value = getattr(self, name)
+            setattr(part, name, None if value is None else value[section])
+        part.n = len(part.hashes)
+        return part
+
+    def sections(self) -> list[slice]:
+        """Overlapping sections with content; a query of up to 1.5 sections is one."""
+        length = max(1, round(SECTION_S / self.hop_s))
+        if self.n <= 1.5 * length:
+            return [slice(0, self.n)]
+        starts = range(0, self.n - length // 2, max(1, length // 2))
+        cut = [slice(a, min(a + length, self.n)) for a in starts]
+        return [s for s in cut if self.valid[s].any()]
+
+    def grow(self, segment: Segment, line: Line, section: slice) -> Line:
+        """Follow a line over the rest of the query, its slope the finer the further it holds."""
+        low, high = section.start, section.stop
+        while low > 0 or high < self.n:
+            span = high - low
+            new_low, new_high = max(0, low - span), min(self.n, high + span)
+            part = self.part(slice(new_low, new_high))
+            moved = Line(line.first, line.last, line.at(new_low), line.slope, line.score)
+            step = DRIFT_S / max(part.n * self.hop_s, 1e-9)
+            turns = step * np.arange(-4.0, 5.0)
+            [best] = refine(
+                [moved], segment.hashes, part.signed, self.ratio, shifts=np.arange(-2.0, 3.0), turns=turns
+            ) or [moved]
+            line = Line(line.first, line.last, best.offset - best.slope * new_low, best.slope, best.score)
+            query_i, _, errors = self.rows(segment, line)
+            extent = _extent(errors)
+            low, high = new_low, new_high
+            if not extent.stop or (
+                query_i[extent.start] > new_low + self.ratio
+                and query_i[extent.stop - 1] < new_high - self.ratio
+            ):
+                break
+        return line
+
+    def rows(
+        self, segment: Segment, line: Line
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """(query rows, segment rows, BER of each) on a line, rows without content left out."""
+        query_i, rows = line.rows(self.n, self.ratio)
+        stored = segment.hashes[rows]
+        real = self.valid[query_i] & stored.any(axis=1)
+        query_i, rows = query_i[real], rows[real]
+        errors = distance(self.hashes[query_i], stored[real]) / self.null.bits
+        return query_i, rows, errors
+
+    def judge(self, segment: Segment, line: Line, tests: float) -> _Found | None:
+        """The stretch of a line that agrees, its BER and its E-value."""
+        query_i, rows, errors = self.rows(segment, line)
+        extent = _extent(errors)
+        query_i, rows, errors = query_i[extent], rows[extent], errors[extent]
+        if len(rows) == 0:
+            return None
+        signed = self.signed[query_i]
+        agreement = self.null.agreement(signed, segment.hashes[rows])
+        chance = self.null.log10_chance(agreement, signed, self.reference_hop_s)
+        return _Found(
+            segment, line, query_i, rows, float(errors.mean()), chance + math.log10(max(tests, 1.0))
+        )
+
+
+def _extent(errors: NDArray[np.float64]) -> slice:
+    """The stretch of rows whose BER lies furthest, in sum, under :data:`CUT_BER` (all rows if none does)."""
+    if len(errors) == 0:
+        return slice(0, 0)
+    total = np.concatenate([[0.0], np.cumsum(CUT_BER - errors)])
+    gain = total - np.minimum.accumulate(total)
+    stop = int(gain.argmax())
+    if gain[stop] <= 0.0:
+        return slice(0, len(errors))
+    return slice(int(total[: stop + 1].argmin()), stop)
+
+
+def _vote(segment: Segment, part: _Query) -> list[Line]:
+    """Lines of slope 1 that most hits of the inverted tables lie on."""
+    hits = candidates(segment, part.hashes, part.confidence, part.valid, PROBES)
+    if len(hits.row) == 0:
+        return []
+    k, track_i = segment.locate(hits.row)
+    offset = part.ratio * track_i - hits.query_i
+    width = VOTE_BIN_S / part.hop_s
+    bins = np.floor(offset / width).astype(np.int64)
+    weight = 32.0 * part.hashes.shape[1] - hits.distance
+    low = int(bins.min())
+    span = int(bins.max()) - low + 2
+    key = k * span + bins - low
+    keys, place = np.unique(key, return_inverse=True)
+    votes = np.bincount(place, weight)
+    centre = np.bincount(place, weight * offset) / votes
+    top = np.argsort(-votes, kind="stable")[:VOTED_LINES]
+    tracks = keys[top] // span
+    return [
+        Line(int(segment.starts[t]), int(segment.starts[t + 1]), float(np.rint(c)), 1.0, float(v))
+        for t, c, v in zip(tracks, centre[top], votes[top], strict=True)
+    ]
+
+
+def _distinct(lines: list[Line], n_query: int, count: int) -> list[Line]:
+    """The first `count` lines that do not run within 0.5 s or so of one before them."""
+    kept: list[Line] = []
+    middle = n_query / 2
+    for line in lines:
+        if all(line.first != k.first or abs(line.at(middle) - k.at(middle)) > 5 for k in kept):
+            kept.append(line)
+            if len(kept) == count:
+                break
+    return kept
+
+
+def _without_overlaps(found: list[_Found], top: int) -> list[_Found]:
+    """Best first, without what overlaps a better match of its track or `top` better matches of any."""
+    kept: list[_Found] = []
+    for f in sorted(found, key=lambda f: f.log10_evalue):
+        over = [k for k in kept if f.query_i[0] <= k.query_i[-1] and k.query_i[0] <= f.query_i[-1]]
+        same = any(k.segment is f.segment and k.line.first == f.line.first for k in over)
+        if not same and len(over) < top:
+            kept.append(f)
+    return kept
