@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from samaf.encoder import Encoder
     from samaf.fingerprint import Fingerprint
     from samaf.index import Index
+    from samaf.library import Library
     from samaf.search import Match
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "Fingerprint",
     "FingerprintError",
     "Index",
+    "Library",
     "LockedError",
     "Match",
     "MismatchError",
@@ -47,6 +49,7 @@ _HOME = {
     "Encoder": "samaf.encoder",
     "Fingerprint": "samaf.fingerprint",
     "Index": "samaf.index",
+    "Library": "samaf.library",
     "Match": "samaf.search",
     "read_audio": "samaf.audio",
 }

@@ -6,6 +6,7 @@ four gates (a logistic function is a shifted tangent; its scale is folded into t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf.audio import SAMPLE_RATE, stream_audio
-from samaf.errors import AudioError, ModelError
-from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
-from samaf.fingerprint import Fingerprint
+from samaf.errors import AudioError, ModelError, shown
+from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, FrontEnd
+from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
 
 SILENCE_LEVEL = 10.0 ** (-75.0 / 10.0)
@@ -26,6 +27,8 @@ FLAT_SPREAD = 0.03
 
 _BATCH = 128
 """Windows that go through the network at once."""
+_PEAK = 2.0**32
+"""Larger samples are no audio (the bound that decoding has too), and powers of them would overflow."""
 
 Float32 = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -113,9 +116,16 @@ class Encoder:
     def __init__(self, model: PathLike | None = None, *, bits: int = 128) -> None:
         self.path = Path(model) if model is not None else DEFAULT_PATH
         self.weights = Weights.load(self.path)
+        inputs = FRONT_ENDS[self.weights.front_end][0].n_values if self.weights.front_end in FRONT_ENDS else 0
+        if inputs * self.weights.stack != len(self.weights.kernel) or WINDOW_FRAMES % self.weights.stack:
+            raise ModelError(
+                f"{shown(self.path)}: made for a front end that this samaf does not have; update samaf"
+            )
         if bits not in self.weights.bits:
             lengths = ", ".join(map(str, self.weights.bits))
-            raise ModelError(f"{self.path}: the model has no code of {bits} bits; choose one of {lengths}")
+            raise ModelError(
+                f"{shown(self.path)}: the model has no code of {bits} bits; choose one of {lengths}"
+            )
         self.bits = bits
         self.model_id = self.weights.model_id
         self._network = Network(self.weights, bits)
@@ -146,15 +156,9 @@ class Encoder:
         """
         if isinstance(audio, (str, os.PathLike)):
             return self.encode_stream(
-                stream_audio(audio), hop_s=hop_s, confidence=confidence, name=os.fspath(audio)
+                stream_audio(audio), hop_s=hop_s, confidence=confidence, name=shown(audio)
             )
-        samples = np.asarray(audio)
-        if samples.ndim != 1 or samples.dtype.kind != "f":
-            raise AudioError(
-                f"samples of shape {samples.shape} and type {samples.dtype}: give one channel of float samples "
-                "at 16 kHz (samaf.read_audio makes them)"
-            )
-        return self.encode_stream([samples], hop_s=hop_s, confidence=confidence, name="samples")
+        return self.encode_stream([np.asarray(audio)], hop_s=hop_s, confidence=confidence, name="samples")
 
     def encode_query(self, audio: PathLike | Float32) -> Fingerprint:
         """Fingerprint with the query hop and with confidence: what :func:`samaf.search.search` takes."""
@@ -192,7 +196,7 @@ class Encoder:
         self, blocks: Iterable[Float32], hop_s: float
     ) -> Iterator[tuple[Float32, NDArray[np.bool_]]]:
         """(pre-sign activations (k, bits), valid (k,)) of successive windows, some at a time."""
-        hop = round(hop_s * FRAMES_PER_SECOND)
+        hop = round(hop_s * FRAMES_PER_SECOND) if math.isfinite(hop_s) else 0
         if hop < 1 or abs(hop - hop_s * FRAMES_PER_SECOND) > 1e-6:
             raise ValueError(f"hop of {hop_s} s: must be a multiple of {1 / FRAMES_PER_SECOND} s")
         stream, normalise = FRONT_ENDS[self.weights.front_end]
@@ -215,7 +219,7 @@ class Encoder:
 
 
 class _Counter:
-    """Counts the seconds that pass, and refuses samples that are not numbers."""
+    """Counts the seconds that pass, and refuses blocks that are not audio."""
 
     def __init__(self) -> None:
         self.n_samples = 0
@@ -226,21 +230,24 @@ class _Counter:
 
     def count(self, blocks: Iterable[Float32], name: str) -> Iterator[Float32]:
         for block in blocks:
-            if not np.isfinite(block).all():
-                raise AudioError(f"{name}: samples are not all numbers (NaN or infinite); decode it again")
+            if block.ndim != 1 or block.dtype.kind != "f":
+                raise AudioError(
+                    f"{name}: shape {block.shape} and type {block.dtype}; give one channel of float samples at "
+                    "16 kHz (samaf.read_audio makes them)"
+                )
+            if len(block) and not (block.max() < _PEAK and block.min() > -_PEAK):  # a NaN fails both
+                raise AudioError(f"{name}: holds NaN, infinite or absurdly large samples; decode it again")
             self.n_samples += len(block)
             yield block
 
 
-def _with_end(front_end, blocks: Iterable[Float32]) -> Iterator[tuple[Float32, Float32]]:  # type: ignore[no-untyped-def]
+def _with_end(front_end: FrontEnd, blocks: Iterable[Float32]) -> Iterator[tuple[Float32, Float32]]:
     for block in blocks:
         yield front_end.push(block)
     yield front_end.finish()
 
 
 def _pack(activations: Float32, valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Signs as uint64 words; invalid rows are zero and valid ones never are."""
+    """Signs as uint64 words, zero in invalid rows."""
     words = np.packbits(activations > 0, axis=1, bitorder="little").view("<u8").astype(np.uint64)
-    words[words[:, 0] == 0, 0] = 1
-    words[~valid] = 0
-    return words
+    return mark_rows(words, valid)

@@ -16,6 +16,7 @@ Examples
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
@@ -87,7 +88,7 @@ class _Framer:
 
     def __init__(self, length: int, lead: int, dtype: type) -> None:
         self.length = length
-        self.rest = np.zeros(lead, dtype)
+        self.rest: NDArray = np.zeros(lead, dtype)
         self.n_samples = 0
         self.n_frames = 0
 
@@ -304,5 +305,8 @@ def normalise_mfcc(windows: Float32) -> tuple[Float32, Float32]:
     return out / np.maximum(spread, 1e-6)[:, None, None], spread
 
 
-FRONT_ENDS = {"log-mel": (LogMel, normalise_log_mel), "mfcc": (Mfcc, normalise_mfcc)}
+FRONT_ENDS: dict[str, tuple[type[LogMel] | type[Mfcc], Callable[[Float32], tuple[Float32, Float32]]]] = {
+    "log-mel": (LogMel, normalise_log_mel),
+    "mfcc": (Mfcc, normalise_mfcc),
+}
 """Name in a weights file -> (streaming front end, window normalisation)."""

@@ -16,7 +16,9 @@ from samaf.fingerprint import is_fingerprint_path
 _TAGS = ("title", "artist", "album", "date", "tracknumber", "genre")
 _TAG_CHARS = 200  # some files carry a page of text as their title
 _DIGEST_BYTES = 1 << 20
-_LMDB_MAGIC = struct.pack("=I", 0xBEEFC0DE)  # at byte 16 of an index, which shares its suffix with fingerprints
+_LMDB_MAGIC = struct.pack(
+    "=I", 0xBEEFC0DE
+)  # at byte 16 of an index, which shares its suffix with fingerprints
 
 StrPath = str | os.PathLike[str]
 

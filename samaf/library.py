@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,11 @@ from samaf.errors import AudioError, FingerprintError, MismatchError, ModelError
 from samaf.features import FRAMES_PER_SECOND
 from samaf.files import digest, find_files, read_tags, title_of
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
-from samaf.index import Index, TrackInfo
+from samaf.index import Index, Track, TrackInfo
+from samaf.search import DEFAULT_BER, DEFAULT_MAX_EVALUE, DEFAULT_TOP, Match, Searcher
 from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
 
-if TYPE_CHECKING:
-    from samaf.index import Track
-    from samaf.search import Match, Searcher
-
 DEFAULT_BITS = 128
-DEFAULT_BER = 0.35
-DEFAULT_MAX_EVALUE = 1e-3
-DEFAULT_TOP = 5
 
 BATCH_TRACKS = 32
 BATCH_S = 20.0
@@ -183,8 +177,6 @@ class Library:
     @cached_property
     def searcher(self) -> Searcher:
         """What finds fingerprints in the index."""
-        from samaf.search import Searcher
-
         return Searcher(self.index, self.encoder.weights)
 
     def close(self) -> None:
@@ -316,7 +308,8 @@ def _encoder_of(index: Index, model: StrPath | None) -> Encoder:
         encoder = Encoder(model, bits=header.bits)
         index.check_fits(model_id=encoder.model_id)
         return encoder
-    for path in filter(None, (header.model_path, DEFAULT_PATH)):
+    noted: list[StrPath] = [header.model_path] if header.model_path else []
+    for path in [*noted, DEFAULT_PATH]:
         try:
             encoder = Encoder(path, bits=header.bits)
         except ModelError:
@@ -422,7 +415,9 @@ class _Adding:
                 raise AudioError("is no regular file; name a file of audio")
             file = _File(path, digest(path), status.st_size, status.st_mtime_ns)
         except OSError as error:
-            self._failed(path, f"cannot be read ({error.strerror or error}); check its permissions and the disk")
+            self._failed(
+                path, f"cannot be read ({error.strerror or error}); check its permissions and the disk"
+            )
             return None
         except AudioError as error:
             self._failed(path, str(error))

@@ -66,23 +66,7 @@ class Model:
         runs = np.stack([activations(24.5, rng, 256)[::5] for _ in range(64)])
         background = pack(runs.reshape(-1, 256) > 0).reshape(*runs.shape[:2], 4)
         # one-sided normal tail
-        z = np.array(
-            [
-                1.2816,
-                1.8610,
-                2.3263,
-                2.7370,
-                3.0902,
-                3.4026,
-                3.7190,
-                4.0056,
-                4.2649,
-                4.5,
-                4.7534,
-                4.98,
-                5.1993,
-            ]
-        )
+        z = np.array([1.2816, 1.8610, 2.3263, 2.7370, 3.0902, 3.4026, 3.7190])
         null = {
             "agreement": np.array([0.2, 2.5]),
             "background": background,

@@ -94,7 +94,9 @@ def clock(seconds: float) -> str:
 
 def add_db(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the index."""
-    parser.add_argument("--db", metavar="FILE", help="the index (default: $SAMAF_DB, or one in your data folder)")
+    parser.add_argument(
+        "--db", metavar="FILE", help="the index (default: $SAMAF_DB, or one in your data folder)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object per line on stdout") -> None:

@@ -39,7 +39,9 @@ def add_parser(commands: Any) -> None:
         "--hop", type=hop, default=1.0, metavar="S", help="seconds from hash to hash (default 1.0)"
     )
     parser.add_argument("--model", metavar="FILE", help="weights file (default: the model that ships)")
-    parser.add_argument("--confidence", action="store_true", help="keep each bit's confidence, for better search")
+    parser.add_argument(
+        "--confidence", action="store_true", help="keep each bit's confidence, for better search"
+    )
     parser.add_argument(
         "-o",
         "--out",
@@ -109,7 +111,9 @@ def _spare(target: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise FingerprintError(f"{shown(target)}: cannot be replaced ({error.strerror}); name another") from None
+        raise FingerprintError(
+            f"{shown(target)}: cannot be replaced ({error.strerror}); name another"
+        ) from None
     raise FingerprintError(f"{shown(target)}: exists and is no fingerprint; name another file with -o")
 
 

@@ -48,7 +48,11 @@ def add_parser(commands: Any) -> None:
     add_db(parser)
     parser.add_argument("--model", metavar="FILE", help="the model of the index, if its file has moved")
     parser.add_argument(
-        "--ber", type=share, default=0.35, metavar="X", help="largest bit error rate of a match (default 0.35)"
+        "--ber",
+        type=share,
+        default=0.35,
+        metavar="X",
+        help="largest bit error rate of a match (default 0.35)",
     )
     parser.add_argument(
         "--max-evalue",

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from samaf.index.probe import Candidates, candidates
 from samaf.index.segment import BandTable, Segment
+from samaf.index.snapshot import IndexStats, Snapshot
 from samaf.index.state import IndexHeader
-from samaf.index.store import Index, IndexStats, Snapshot
+from samaf.index.store import Index
 from samaf.index.tracks import Alias, Track, TrackInfo
 from samaf.index.transfer import ImportReport
 from samaf.index.verify import VerifyReport

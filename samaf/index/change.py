@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from samaf.index import merge, segment, tracks
 from samaf.index.codec import encode
 from samaf.index.environment import Environment, explaining
+from samaf.index.snapshot import Snapshot
 from samaf.index.state import HEADER, STATE, IndexHeader, State, part_key, parts, read_state, stored_segments
 from samaf.index.tracks import Track
-
-if TYPE_CHECKING:
-    from samaf.index.store import Snapshot
 
 # A transaction holds what it writes on the heap until it commits.
 TRANSACTION_BYTES = 64 << 20

@@ -137,14 +137,14 @@ class Environment:
         self.key = key
         self._pid = os.getpid()
         self._users = 1
-        self.readonly = not create and not (os.access(path, os.W_OK) and os.access(_folder(path), os.W_OK))
-        with explaining(path):
+        self.readonly = False
+        with explaining(self.name):
             self._env = self._map(create)
 
     def _map(self, create: bool) -> Any:
         # A new file is private until it is complete, so it needs neither LMDB's locks nor a sync per
         # transaction.
-        options: dict[str, Any] = {"readonly": self.readonly, "lock": not create, "sync": not create}
+        lock = sync = not create
         sizes = list(_MAP_BYTES)
         while True:
             try:
@@ -157,7 +157,9 @@ class Environment:
                     readahead=False,  # probes hop about; scans are read ahead by the CPU and the page cache
                     mode=0o644,
                     lib_version=0,  # py-lmdb 3 bundles two formats and lets the environment choose
-                    **options,
+                    readonly=self.readonly,
+                    lock=lock,
+                    sync=sync,
                 )
             except lmdb.MemoryError:
                 if len(sizes) == 1:
@@ -169,16 +171,12 @@ class Environment:
                         f"index {shown(self.name)} is open in the process this one was forked from; "
                         "start workers with 'spawn', or open the index after the fork only"
                     ) from None
-                # No lock file can be made in a folder that others own. Reading without one is safe as long as
-                # nobody writes meanwhile, and who could write is somebody else's matter.
-                if (
-                    self.readonly
-                    and options["lock"]
-                    and error.code in (errno.EACCES, errno.EPERM, errno.EROFS)
-                ):
-                    options["lock"] = False
-                else:
+                # Who may not write can still read. Where not even the file of LMDB's locks can be made, reading is
+                # safe as long as nobody writes meanwhile; who could write is then somebody else's matter.
+                if create or not lock or error.code not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
+                lock = not self.readonly
+                self.readonly = True
 
     @classmethod
     def acquire(cls, path: str) -> Environment:
@@ -262,7 +260,3 @@ class Environment:
         """Force what is written to the disk."""
         with explaining(self.name):
             self._env.sync(True)
-
-
-def _folder(path: str) -> str:
-    return os.path.dirname(path) or "."

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from samaf.index.change import (
 )
 from samaf.index.environment import Environment, explaining
 from samaf.index.locks import WriterLock, gate
-from samaf.index.segment import Segment
+from samaf.index.snapshot import IndexStats, SegmentStats, Snapshot
 from samaf.index.state import FORMAT_VERSION, STATE, IndexHeader, State, getter, read_header, read_state
 from samaf.index.tracks import Alias, Track, TrackInfo
 
@@ -35,74 +35,6 @@ if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
     from samaf.index.transfer import ImportReport
     from samaf.index.verify import VerifyReport
-
-
-@dataclass(frozen=True)
-class SegmentStats:
-    """Rows of a segment, and the width of its bands in bits (0: no tables)."""
-
-    rows: int
-    width_bits: int
-
-
-@dataclass(frozen=True)
-class IndexStats:
-    """Size of an index; `n_removed` counts removed tracks whose hashes are still to be purged."""
-
-    n_tracks: int
-    n_removed: int
-    n_hashes: int
-    n_invalid: int
-    duration_s: float
-    segments: tuple[SegmentStats, ...]
-    file_bytes: int
-    header: IndexHeader
-
-    @property
-    def bytes_per_hour(self) -> float:
-        """Bytes of file per hour of stored audio, 0 for an empty index."""
-        return self.file_bytes * 3600 / self.duration_s if self.duration_s else 0.0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One state of the index, unmoved by later changes; its arrays must not be used once it has ended."""
-
-    header: IndexHeader
-    segments: tuple[Segment, ...]
-    removed: frozenset[int]
-    state: State
-    env: Environment
-    txn: Any
-
-    @property
-    def n_tracks(self) -> int:
-        """Tracks that can be found."""
-        return self.state.n_tracks
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds of audio that can be found."""
-        return self.state.duration_s
-
-    @property
-    def n_hashes(self) -> int:
-        """Stored hashes, those of removed tracks included until they are purged."""
-        return sum(map(len, self.segments))
-
-    def track(self, track_id: int) -> Track:
-        """Return one track.
-
-        Raises
-        ------
-        KeyError
-            If there is none.
-        """
-        with explaining(self.env.path):
-            track = tracks.get(self.txn, track_id)
-        if track is None:
-            raise KeyError(track_id)
-        return track
 
 
 class Index:
@@ -497,15 +429,14 @@ class Index:
             The track as it was, None if the file was not known.
         """
         name = os.path.abspath(path)
-        env = self._writable()
-        with changing(env) as change:
-            track = tracks.find(env, change.txn, tracks.PATH, name)
+        with self.changing() as (_, change):
+            track = tracks.find(change.txn, tracks.PATH, name)
             if track is not None:
                 left = tracks.without_path(track, name)
                 if left is None:
                     forget(change, track.track_id)
                 else:
-                    tracks.change(env, change.txn, track.track_id, left)
+                    tracks.change(change.txn, track.track_id, left)
         return track
 
     def compact(self, *, shrink: bool = True) -> None:

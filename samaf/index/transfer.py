@@ -24,10 +24,11 @@ from samaf.index import tracks
 from samaf.index.change import ingest
 from samaf.index.codec import DamageError
 from samaf.index.environment import explaining
+from samaf.index.snapshot import Snapshot
 from samaf.index.tracks import Track
 
 if TYPE_CHECKING:
-    from samaf.index.store import Index, Snapshot
+    from samaf.index.store import Index
 
 MAGIC = b"SAMAFIDX"
 FORMAT_VERSION = 1

@@ -91,11 +91,11 @@ def draw_noise(n: int, sources: Sources, rng: Generator) -> Float32:
         x = None
         try:
             if kind < 0.7 and sources.noise:
-                x = excerpt(sources.noise[rng.integers(len(sources.noise))], n, rng)
+                x = excerpt(sources.noise[int(rng.integers(len(sources.noise)))], n, rng)
             elif kind < 0.9 and sources.voices:
                 x = np.zeros(n, np.float32)
                 for _ in range(int(rng.integers(2, 6))):
-                    voice = excerpt(sources.voices[rng.integers(len(sources.voices))], n, rng)
+                    voice = excerpt(sources.voices[int(rng.integers(len(sources.voices)))], n, rng)
                     x += voice / np.float32(max(rms(voice), _SILENCE))
         except AudioError:
             continue
@@ -110,7 +110,7 @@ def draw_room(sources: Sources, rng: Generator) -> Float32:
     """An impulse response with the direct sound first, at most 2 s; synthetic where there are no recordings."""
     if len(sources.rooms):
         try:
-            h = read_audio(sources.rooms[rng.integers(len(sources.rooms))])
+            h = read_audio(sources.rooms[int(rng.integers(len(sources.rooms)))])
             h = h[int(np.argmax(np.abs(h))) :][: 2 * SAMPLE_RATE]
             if rms(h) > 0:
                 return h / np.abs(h).max()

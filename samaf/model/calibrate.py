@@ -22,13 +22,11 @@ from samaf.weights import Weights
 BACKGROUND_RUNS = 128
 TWINS = 4096
 TAIL_ROWS = (1, 2, 4, 8, 16)
-TAIL_LEVELS = np.arange(-1.0, -7.01, -0.5)
-REFERENCE_CHUNKS = 1000
-QUERY_CHUNKS = 96
-QUERY_RENDERINGS = 3
-FEWEST = 30
-"""Alignments that must reach a level for it to count as measured."""
-
+TAIL_LEVELS = np.arange(-1.0, -4.01, -0.5)
+"""Shares measured, as base-10 logarithms; rarer ones would be those of loops that pieces truly share."""
+REFERENCE_CHUNKS = 300
+QUERY_CHUNKS = 48
+QUERY_RENDERINGS = 2
 _Z_LOW, _Z_HIGH, _Z_STEP = -10.0, 40.0, 0.02
 
 Float32 = NDArray[np.float32]
@@ -47,15 +45,13 @@ def calibrate(
     rng = np.random.default_rng([seed, 99])
     network = Network(weights, weights.bits[-1])
     null: dict[str, NDArray] = {"agreement": _agreement(network, corpus, held_out, rng)}
-    runs = rng.permutation(training)[:BACKGROUND_RUNS]
-    null["background"] = np.stack(
-        [pack(_chunk(network, corpus, i, 0, round(BACKGROUND_HOP_S * FRAMES_PER_SECOND)) > 0) for i in runs]
-    )
+    hop = round(BACKGROUND_HOP_S * FRAMES_PER_SECOND)
+    runs = [_chunk(network, corpus, i, 0, hop) for i in rng.permutation(training)[:BACKGROUND_RUNS]]
+    null["background"] = np.stack([pack(run > 0) for run in _of_one_length(runs)])
     null["tail_rows"], null["tail_levels"] = np.array(TAIL_ROWS), TAIL_LEVELS
     null |= {f"tail_z_{bits}": np.zeros((len(TAIL_ROWS), len(TAIL_LEVELS))) for bits in weights.bits}
     references = rng.permutation(training)[:REFERENCE_CHUNKS]
-    stored = [_chunk(network, corpus, i, 0, FRAMES_PER_SECOND) > 0 for i in references]
-    whole = [s for s in stored if len(s) == CHUNK_FRAMES // FRAMES_PER_SECOND]
+    stored = _of_one_length([_chunk(network, corpus, i, 0, FRAMES_PER_SECOND) > 0 for i in references])
     queries = [
         _chunk(network, corpus, i, k, FRAMES_PER_SECOND)
         for i in rng.permutation(held_out)[:QUERY_CHUNKS]
@@ -63,8 +59,14 @@ def calibrate(
     ]
     for bits in weights.bits:
         model = NullModel(replace(weights, null=null), bits)
-        null[f"tail_z_{bits}"] = _tail(model, queries, np.stack(whole)[:, :, :bits])
+        null[f"tail_z_{bits}"] = _tail(model, queries, np.stack(stored)[:, :, :bits])
     return replace(weights, null=null)
+
+
+def _of_one_length(runs: list[NDArray]) -> list[NDArray]:
+    """The longer half of the runs or more, cut to one length."""
+    length = sorted(map(len, runs))[len(runs) // 2]
+    return [run[:length] for run in runs if len(run) >= length]
 
 
 def _chunk(network: Network, corpus: Corpus, chunk: int, rendering: int, hop_frames: int) -> Float32:
@@ -115,10 +117,6 @@ def _tail(model: NullModel, queries: list[Float32], stored: NDArray[np.bool_]) -
     out = np.empty((len(TAIL_ROWS), len(TAIL_LEVELS)))
     for j in range(len(TAIL_ROWS)):
         reached = np.cumsum(counts[j][::-1])[::-1]
-        share = np.maximum(reached, 1e-12) / reached[0]
-        measured = np.log10(FEWEST / reached[0]) <= TAIL_LEVELS
-        z = np.interp(-TAIL_LEVELS[measured], -np.log10(share), edges[:-1])
-        slope = (z[-1] - z[-3]) / (TAIL_LEVELS[measured][-1] - TAIL_LEVELS[measured][-3])
-        out[j, measured] = z
-        out[j, ~measured] = z[-1] + slope * (TAIL_LEVELS[~measured] - TAIL_LEVELS[measured][-1])
+        share = np.maximum(reached, 0.5) / reached[0]
+        out[j] = np.interp(-TAIL_LEVELS, -np.log10(share), edges[:-1])
     return out

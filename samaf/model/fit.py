@@ -33,6 +33,7 @@ class WarmUpThenCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.warm, self.total = peak, warm, total
 
     def __call__(self, step: Any) -> Any:
+        """Learning rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
         rise = (step + 1.0) / self.warm
         done = keras.ops.clip((step - self.warm) / max(1, self.total - self.warm), 0.0, 1.0)
@@ -147,6 +148,7 @@ def train(
     model.build(None)
     schedule = WarmUpThenCosine(preset.learning_rate, max(1, int(preset.warm_up * total)), total)
     model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # or a checkpoint's optimizer state would be passed over
     state = _State(folder, preset, seed)
     first = state.restore(model)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samaf.errors import ModelError
+from samaf.errors import ModelError, shown
 
 FORMAT_VERSION = 1
 DEFAULT_PATH = Path(__file__).parent / "samaf-1.npz"
@@ -92,16 +91,20 @@ class Weights:
             "bits": list(self.bits),
             "facts": self.facts,
         }
-        arrays = {name: np.asarray(getattr(self, name), "<f2") for name in _ARRAYS}
+        arrays: dict[str, NDArray[Any]] = {name: np.asarray(getattr(self, name), "<f2") for name in _ARRAYS}
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         arrays |= {f"null_{name}": value for name, value in self.null.items()}
         new = path.with_name(path.name + ".new")
         try:
             with open(new, "wb") as f:
-                np.savez(f, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+                np.savez(f, **arrays)  # type: ignore[arg-type]  # its stubs see an option in them
             os.replace(new, path)
         except OSError as error:
             new.unlink(missing_ok=True)
-            raise ModelError(f"{path}: cannot write the weights file: {error.strerror}") from None
+            why = error.strerror or str(error)
+            raise ModelError(
+                f"{shown(path)}: cannot be written ({why}); choose another folder or make room"
+            ) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] = DEFAULT_PATH) -> Weights:
@@ -114,24 +117,40 @@ class Weights:
         """
         remedy = "give a file written by `samaf train` or `samaf export`"
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
                 if header["version"] != FORMAT_VERSION:
                     raise ModelError(
-                        f"{path}: weights of format {header['version']}, this samaf reads format {FORMAT_VERSION}; "
-                        "export the model again"
+                        f"{shown(path)}: weights of format {header['version']}, this samaf reads format "
+                        f"{FORMAT_VERSION}; update samaf, or export the model again"
                     )
-                arrays = {name: archive[name].astype(np.float32) for name in _ARRAYS}
-                null = {name[5:]: archive[name] for name in archive.files if name.startswith("null_")}
+                weights = cls(
+                    front_end=header["front_end"],
+                    stack=int(header["stack"]),
+                    bits=tuple(header["bits"]),
+                    **{name: archive[name].astype(np.float32) for name in _ARRAYS},
+                    null={name[5:]: archive[name] for name in archive.files if name.startswith("null_")},
+                    facts=header["facts"],
+                )
+        except ModelError:
+            raise
         except FileNotFoundError:
-            raise ModelError(f"{path}: no such weights file; {remedy}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            raise ModelError(f"{path}: not a weights file, or damaged; {remedy}") from None
-        return cls(
-            front_end=header["front_end"],
-            stack=header["stack"],
-            bits=tuple(header["bits"]),
-            **arrays,
-            null=null,
-            facts=header["facts"],
+            raise ModelError(f"{shown(path)}: no such weights file; {remedy}") from None
+        except PermissionError:
+            raise ModelError(f"{shown(path)}: may not be read; check its permissions") from None
+        except Exception:  # a dozen kinds, from zipfile, from numpy and from the parsers under it
+            raise ModelError(f"{shown(path)}: not a weights file, or damaged; {remedy}") from None
+        if not weights._fits_together():
+            raise ModelError(f"{shown(path)}: the arrays do not fit each other or hold NaN; {remedy}")
+        return weights
+
+    def _fits_together(self) -> bool:
+        """Whether the arrays have the shapes of one network and hold nothing but numbers."""
+        inputs, units, code = len(self.kernel), len(self.recurrent), len(self.dense_bias)
+        shapes = ((inputs, 4 * units), (units, 4 * units), (4 * units,), (units, code), (code,))
+        arrays = [getattr(self, name) for name in _ARRAYS]
+        return (
+            [array.shape for array in arrays] == list(shapes)
+            and all(np.isfinite(array).all() for array in arrays)
+            and self.bits[-1:] == (code,)
         )

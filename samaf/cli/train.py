@@ -1,0 +1,113 @@
+"""`samaf train`: a model of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from samaf.cli.common import DONE, add_json, complain, console, count, plain, print_json, progress_bar
+from samaf.errors import ModelError
+
+_EXAMPLES = """\
+examples:
+  samaf train --data ~/Music --out mine.npz
+  samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
+  samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
+  samaf index add --db mine.samaf --model mine.npz ~/Music
+
+The same command goes on where it was stopped: the work folder beside the model holds the rendered audio and the
+state after each epoch.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model on your own audio (needs TensorFlow)",
+        description="Train a model on folders of audio. Needs TensorFlow: pip install 'samaf[train]'.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("--data", nargs="+", required=True, metavar="DIR", help="audio to train on")
+    parser.add_argument(
+        "--noise", nargs="+", default=[], metavar="DIR", help="noises to mix in (default: synthetic)"
+    )
+    parser.add_argument(
+        "--ir", nargs="+", default=[], metavar="DIR", help="impulse responses of rooms (default: synthetic)"
+    )
+    parser.add_argument(
+        "-o", "--out", default="model.npz", metavar="FILE", help="weights (default model.npz)"
+    )
+    parser.add_argument("--preset", choices=("samaf", "paper"), default="samaf", help="default samaf")
+    parser.add_argument("--steps", type=count, metavar="N", help="training steps (default: the preset's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    parser.add_argument(
+        "--jobs", type=count, metavar="N", help="processes that render audio (default: one per processor)"
+    )
+    add_json(parser, "one JSON object per epoch on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, showing progress and the measures of each epoch."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModelError("training needs TensorFlow, which is not installed; run: pip install 'samaf[train]'")
+    out = Path(args.out)
+    if out.suffix != ".npz":
+        raise ModelError(f"{out}: a weights file ends in .npz; name it {out.name}.npz")
+    with _quiet():
+        from samaf.model.fit import train
+    from samaf.model.presets import PRESETS
+
+    notes = console(stderr=True)
+    start = time.monotonic()
+    with progress_bar("rendering") as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int, note: str) -> None:
+            if note:
+                complain(note)
+            bar.update(task, completed=done, total=total, visible=done < total)
+
+        def epoch_done(epoch: int, epochs: int, logs: dict[str, float]) -> None:
+            measures = {name: float(value) for name, value in logs.items()}
+            if args.json:
+                print_json({"epoch": epoch, "epochs": epochs, **measures})
+            text = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
+            notes.print(f"epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {text}")
+
+        train(
+            args.data,
+            noise=args.noise,
+            rooms=args.ir,
+            out=out,
+            preset=PRESETS[args.preset].with_options(steps=args.steps),
+            seed=args.seed,
+            jobs=args.jobs or 0,
+            progress=progress,
+            epoch_done=epoch_done,
+        )
+    notes.print(f"wrote {plain(str(out))}")
+    return DONE
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TensorFlow's notes off the terminal; those of its start go straight to the descriptor, so it moves."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

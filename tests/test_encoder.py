@@ -1,0 +1,519 @@
+"""The encoder: its network, its time line, what it calls content, what it refuses; and the weights file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synth import tune, write
+
+from samaf.encoder import Encoder, Network
+from samaf.errors import AudioError, ModelError
+from samaf.features import FRONT_ENDS, frames_of
+from samaf.hamming import distance, pack
+from samaf.weights import DEFAULT_PATH, Weights
+
+RATE = 16000
+BITS = (64, 128, 256)
+
+
+def random_weights(front_end: str = "log-mel", stack: int = 4, units: int = 32, seed: int = 0) -> Weights:
+    rng = np.random.default_rng(seed)
+    inputs = FRONT_ENDS[front_end][0].n_values * stack
+
+    def normal(*shape: int) -> np.ndarray:
+        values = rng.standard_normal(shape) / np.sqrt(shape[0] if len(shape) > 1 else 4)
+        return values.astype(np.float16).astype(np.float32)
+
+    return Weights(
+        front_end=front_end,
+        stack=stack,
+        bits=BITS,
+        kernel=normal(inputs, 4 * units),
+        recurrent=normal(units, 4 * units),
+        bias=normal(4 * units),
+        dense=normal(units, BITS[-1]),
+        dense_bias=normal(BITS[-1]) / 100,
+        null={"z": np.arange(3.0)},
+        facts={"preset": {"name": "random"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "random.npz"
+    random_weights().save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(model: Path) -> Encoder:
+    return Encoder(model, bits=128)
+
+
+def tone(seconds: float, hz: float = 440, level: float = 0.3) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def noise(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+    return (level * samples).astype(np.float32)
+
+
+# The network
+
+
+def lstm(weights: Weights, window: np.ndarray) -> np.ndarray:
+    """One window (steps, inputs) through the textbook's LSTM, step by step, in float64."""
+
+    def logistic(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    state = hidden = np.zeros(weights.units)
+    for seen in window.astype(np.float64):
+        gates = seen @ weights.kernel + hidden @ weights.recurrent + weights.bias
+        i, f, c, o = np.split(gates, 4)
+        state = logistic(f) * state + logistic(i) * np.tanh(c)
+        hidden = logistic(o) * np.tanh(state)
+    return hidden @ weights.dense + weights.dense_bias
+
+
+@pytest.mark.parametrize(
+    ("front_end", "stack", "units"), [("log-mel", 4, 32), ("mfcc", 1, 16), ("mfcc", 5, 7)]
+)
+def test_the_network_is_an_lstm(front_end: str, stack: int, units: int) -> None:
+    weights = random_weights(front_end, stack, units)
+    windows = (
+        np.random.default_rng(1).standard_normal((9, 100 // stack, len(weights.kernel))).astype(np.float32)
+    )
+    expected = np.stack([lstm(weights, window) for window in windows])
+    got = Network(weights, 256)(windows)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    np.testing.assert_allclose(Network(weights, 64)(windows), expected[:, :64], atol=1e-4)
+
+
+def test_loud_inputs_saturate_quietly() -> None:
+    weights = random_weights()
+    windows = np.full((2, 25, 256), 1e4, np.float32)
+    assert np.isfinite(Network(weights, 128)(windows)).all()
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_hashes_are_the_signs_of_the_network_on_normalised_windows(tmp_path: Path, front_end: str) -> None:
+    weights = random_weights(front_end, 4)
+    weights.save(tmp_path / "m.npz")
+    samples = tune(3.5)
+    fingerprint = Encoder(tmp_path / "m.npz", bits=128).encode(samples, hop_s=0.5, confidence=True)
+    stream, normalise = FRONT_ENDS[front_end]
+    frames, _ = frames_of(stream(), samples)
+    windows, _ = normalise(np.stack([frames[at : at + 100] for at in range(0, 251, 50)]))
+    expected = np.stack([lstm(weights, w.reshape(25, -1))[:128] for w in windows])
+    assert fingerprint.confidence is not None
+    np.testing.assert_allclose(fingerprint.confidence, np.abs(expected), atol=1e-3)
+    sure = np.abs(expected) > 1e-3
+    signs = np.unpackbits(fingerprint.hashes.view(np.uint8), axis=1, bitorder="little").astype(bool)
+    np.testing.assert_array_equal(signs[sure], (expected > 0)[sure])
+    assert (distance(fingerprint.hashes, pack(expected > 0)) <= 2).all()
+
+
+# The time line
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.009, 1.01, 1.0999, 1.1, 1.995, 2.0, 3.7, 7.31])
+@pytest.mark.parametrize("hop_s", [1.0, 0.5, 0.1, 0.01, 2.5])
+def test_number_of_hashes(encoder: Encoder, seconds: float, hop_s: float) -> None:
+    n = round(seconds * RATE)
+    fingerprint = encoder.encode(tune(8)[:n], hop_s=hop_s)
+    assert len(fingerprint) == 1 + (n - RATE) // round(hop_s * RATE)
+    assert fingerprint.duration_s == n / RATE
+    assert (fingerprint.hop_s, fingerprint.bits, fingerprint.model_id) == (hop_s, 128, encoder.model_id)
+    assert fingerprint.hashes.dtype == np.uint64 and fingerprint.confidence is None
+
+
+def test_more_hashes_than_one_batch(encoder: Encoder) -> None:
+    samples = tune(4)
+    dense = encoder.encode(samples, hop_s=0.01)
+    sparse = encoder.encode(samples, hop_s=0.5)
+    assert len(dense) == 301
+    assert distance(dense.hashes[::50], sparse.hashes).max() <= 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 1, 160, 7001, 16000, 20000]), max_size=8))
+def test_blocks_of_any_size_give_the_same_hashes(encoder: Encoder, sizes: list[int]) -> None:
+    samples = tune(8)[: sum(sizes) + RATE]
+    blocks = np.split(samples, np.cumsum(sizes))
+    streamed = encoder.encode_stream(blocks, hop_s=0.1, confidence=True)
+    whole = encoder.encode(samples, hop_s=0.1, confidence=True)
+    assert streamed.duration_s == whole.duration_s
+    np.testing.assert_array_equal(streamed.valid, whole.valid)
+    np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-3)
+    assert distance(streamed.hashes, whole.hashes).max() <= 1  # a bit on the edge may fall either way
+
+
+def test_a_hash_depends_on_its_own_second_alone(encoder: Encoder) -> None:
+    samples = tune(6)
+    changed = samples.copy()
+    changed[4 * RATE :] = noise(2)
+    a, b = encoder.encode(samples), encoder.encode(changed)
+    np.testing.assert_array_equal(a.hashes[:3], b.hashes[:3])  # the fourth hears 32 ms of what follows
+    assert (a.hashes[4:] != b.hashes[4:]).any(axis=1).all()
+
+
+def test_shorter_codes_are_the_beginning_of_longer_ones(model: Path) -> None:
+    prints = {bits: Encoder(model, bits=bits).encode(tune(5), hop_s=0.1, confidence=True) for bits in BITS}
+    for bits in (64, 128):
+        short, cut = prints[bits], prints[256].truncated(bits)
+        assert distance(short.hashes, cut.hashes).max() <= 1
+        np.testing.assert_allclose(short.confidence, cut.confidence, atol=1e-4)
+
+
+def test_a_query_is_dense_and_has_confidence(encoder: Encoder) -> None:
+    query = encoder.encode_query(tune(2))
+    assert query.hop_s == 0.1 and len(query) == 11
+    assert query.confidence is not None and query.confidence.shape == (11, 128)
+    assert (query.confidence >= 0).all() and (query.confidence > 0).any()
+
+
+def test_a_file_gives_the_hashes_of_its_samples(encoder: Encoder, tmp_path: Path) -> None:
+    samples = tune(13)  # more than one block of the decoder
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    for named in (path, str(path)):
+        fingerprint = encoder.encode(named)
+        assert len(fingerprint) == 13 and fingerprint.duration_s == 13
+        assert distance(fingerprint.hashes, encoder.encode(samples).hashes).max() <= 1
+
+
+def test_gain_changes_almost_no_bit(encoder: Encoder) -> None:
+    quiet, loud = (encoder.encode(np.float32(gain) * tune(4)) for gain in (0.05, 1.0))
+    assert distance(quiet.hashes, loud.hashes).mean() < 3
+
+
+def test_encoding_is_repeatable_and_leaves_the_samples(encoder: Encoder) -> None:
+    samples = tune(3)
+    before = samples.copy()
+    assert encoder.encode(samples) == encoder.encode(samples)
+    np.testing.assert_array_equal(samples, before)
+    assert encoder.encode(samples.astype(np.float64)) == encoder.encode(samples)
+
+
+# Content
+
+EMPTY: dict[str, Callable[[], np.ndarray]] = {
+    "digital silence": lambda: np.zeros(3 * RATE, np.float32),
+    "dither of 16 bits": lambda: noise(3, 2**-16),
+    "noise at -77 dBFS": lambda: noise(3, 10 ** (-77 / 20)),
+    "DC": lambda: np.full(3 * RATE, 0.3, np.float32),
+    "hum at -20 dBFS": lambda: tone(3, 50, 0.14),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_window_without_content_has_no_hash(encoder: Encoder, name: str) -> None:
+    fingerprint = encoder.encode(EMPTY[name](), hop_s=0.5, confidence=True)
+    inner = slice(1, -1)  # the zeros around a signal make a step at its ends, which is a sound
+    assert not fingerprint.valid[inner].any()
+    assert not fingerprint.hashes[inner].any()
+    assert (fingerprint.hashes.any(axis=1) == fingerprint.valid).all()
+
+
+def test_silence_is_invalid_from_end_to_end(encoder: Encoder) -> None:
+    assert not encoder.encode(np.zeros(3 * RATE, np.float32)).valid.any()
+
+
+def test_what_follows_silence_keeps_its_place(encoder: Encoder) -> None:
+    sound = tune(3)
+    samples = np.concatenate([np.zeros(3 * RATE, np.float32), sound, np.zeros(3 * RATE, np.float32)])
+    fingerprint = encoder.encode(samples)
+    np.testing.assert_array_equal(fingerprint.valid[[0, 1, 3, 4, 5, 7, 8]], [0, 0, 1, 1, 1, 0, 0])
+    assert distance(fingerprint.hashes[3:6], encoder.encode(sound).hashes).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        noise(3),
+        noise(3, 10 ** (-72 / 20)),
+        tone(3),
+        tone(3, 7000),
+        tone(3, 300, 10 ** (-70 / 20)),
+        tune(3),
+        np.float32(1e-2) * tune(3),
+        1000 * tune(3),
+    ],
+    ids=["noise", "quiet noise", "tone", "high tone", "quiet tone", "tune", "quiet tune", "unscaled tune"],
+)
+def test_all_sound_is_content(encoder: Encoder, sound: np.ndarray) -> None:
+    fingerprint = encoder.encode(sound, hop_s=0.5)
+    assert fingerprint.valid.all() and fingerprint.hashes.any(axis=1).all()
+
+
+@pytest.mark.parametrize("sound", ["DC", "hum at -20 dBFS"])
+def test_the_mfcc_front_end_knows_steady_inaudible_sound_by_its_flatness(tmp_path: Path, sound: str) -> None:
+    random_weights("mfcc", 1).save(tmp_path / "m.npz")
+    encoder = Encoder(tmp_path / "m.npz")
+    assert not encoder.encode(EMPTY[sound](), hop_s=0.5).valid[1:-1].any()
+    assert encoder.encode(noise(3)).valid.all()
+
+
+def test_a_valid_code_of_no_ones_is_told_from_silence(tmp_path: Path) -> None:
+    weights = random_weights()
+    replace(weights, dense_bias=np.full(256, -100, np.float32)).save(tmp_path / "m.npz")
+    fingerprint = Encoder(tmp_path / "m.npz").encode(tune(2))
+    np.testing.assert_array_equal(fingerprint.hashes, [[1, 0], [1, 0]])
+    assert fingerprint.valid.all()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_samples_that_are_no_numbers(encoder: Encoder, value: float) -> None:
+    samples = tune(2)
+    samples[20000] = value
+    with pytest.raises(AudioError, match=r"^samples: holds NaN, infinite or absurdly large samples; [^\n]+$"):
+        encoder.encode(samples)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(32000, np.int16),
+        np.zeros(32000, complex),
+        np.zeros(32000, bool),
+        np.zeros((2, 32000), np.float32),
+        np.zeros((32000, 1), np.float32),
+        np.float32(1),
+    ],
+    ids=lambda x: f"{x.dtype}{x.shape}",
+)
+def test_samples_of_another_kind(encoder: Encoder, samples: np.ndarray) -> None:
+    with pytest.raises(AudioError, match="give one channel of float samples at 16 kHz"):
+        encoder.encode(samples)
+    with pytest.raises(AudioError, match=r"^radio: .*give one channel"):
+        encoder.encode_stream([tune(1), samples], name="radio")
+
+
+@pytest.mark.parametrize("n", [0, 1, 100, 15999])
+def test_less_than_a_second(encoder: Encoder, n: int, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"s of audio; at least 1 s is needed"):
+        encoder.encode(tune(1)[:n])
+    if n:
+        path = write(tmp_path / "short.wav", tune(1)[:n])
+        with pytest.raises(AudioError, match=r"short\.wav: .* at least 1 s"):
+            encoder.encode(path)
+
+
+def test_no_blocks_at_all(encoder: Encoder) -> None:
+    with pytest.raises(AudioError, match=r"^radio: 0\.000 s of audio"):
+        encoder.encode_stream([], name="radio")
+
+
+def test_files_that_are_not_there_or_not_audio(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("hello")
+    for name in ("none.wav", "text.wav"):
+        with pytest.raises(AudioError, match=name) as caught:
+            encoder.encode(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hop_s", [0.0, -1.0, 0.005, 0.125, 0.011, np.nan, np.inf])
+def test_hops_that_are_no_multiple_of_a_frame(encoder: Encoder, hop_s: float) -> None:
+    with pytest.raises(ValueError, match=r"must be a multiple of 0\.01 s"):
+        encoder.encode(tune(2), hop_s=hop_s)
+
+
+@pytest.mark.parametrize("bits", [0, 32, 96, 512])
+def test_code_lengths_that_the_model_has_not(model: Path, bits: int) -> None:
+    with pytest.raises(
+        ModelError, match=rf"random\.npz: .*no code of {bits} bits; choose one of 64, 128, 256"
+    ):
+        Encoder(model, bits=bits)
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path, encoder: Encoder) -> None:
+    with pytest.raises(ModelError, match=r"^[^\n]*a\\nb\.npz: no such weights file[^\n]*$"):
+        Encoder(tmp_path / "a\nb.npz")
+    with pytest.raises(AudioError, match=r"^[^\n]*a\\nb\.wav: [^\n]*at least 1 s[^\n]*$"):
+        encoder.encode(write(tmp_path / "a\nb.wav", tune(0.5)))
+
+
+# Weights files
+
+
+def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
+    weights = random_weights()
+    weights.save(tmp_path / "a.npz")
+    loaded = Weights.load(tmp_path / "a.npz")
+    for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
+        array = getattr(loaded, name)
+        assert array.dtype == np.float32
+        np.testing.assert_allclose(array, getattr(weights, name), rtol=1e-3, atol=1e-6)
+    assert (loaded.front_end, loaded.stack, loaded.bits) == ("log-mel", 4, BITS)
+    assert loaded.facts == weights.facts and loaded.units == 32
+    np.testing.assert_array_equal(loaded.null["z"], weights.null["z"])
+    assert loaded.model_id == weights.model_id
+    loaded.save(tmp_path / "b.npz")
+    assert Weights.load(tmp_path / "b.npz").model_id == weights.model_id
+    assert sorted(os.listdir(tmp_path)) == ["a.npz", "b.npz"]
+
+
+def test_the_id_is_that_of_the_hashes() -> None:
+    weights = random_weights()
+    assert replace(weights, facts={}, null={}).model_id == weights.model_id
+    assert len(weights.model_id) == 64 and set(weights.model_id) <= set("0123456789abcdef")
+    for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
+        changed = getattr(weights, name).copy()
+        changed.flat[0] += 1
+        assert replace(weights, **{name: changed}).model_id != weights.model_id, name
+    for change in ({"front_end": "mfcc"}, {"stack": 2}, {"bits": (256,)}):
+        assert replace(weights, **change).model_id != weights.model_id  # type: ignore[arg-type]
+
+
+def test_no_weights_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.npz: no such weights file; give a file written by `samaf"):
+        Weights.load(tmp_path / "none.npz")
+    with pytest.raises(ModelError, match="not a weights file"):
+        Weights.load(tmp_path)
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    np.savez(path, x=np.zeros(3))
+    for data in (b"", b"hello", (tmp_path / "a.npy").read_bytes(), path.read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=r"^[^\n]*a\.npz: not a weights file, or damaged; [^\n]+$"):
+            Weights.load(path)
+
+
+def test_weights_cut_off_or_changed_are_refused(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    data = model.read_bytes()
+    for length in np.linspace(0, len(data) - 1, 40).astype(int):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError, match=r"a\.npz: not a weights file, or damaged"):
+            Weights.load(path)
+    rng = np.random.default_rng(0)
+    same = Weights.load(model).model_id
+    for at in [*range(100), *range(-1200, 0, 7), *rng.integers(0, len(data), 100)]:
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        try:
+            loaded = Weights.load(path)
+        except ModelError as error:
+            assert "\n" not in str(error)
+        else:  # a byte that says nothing, such as a date
+            assert loaded.model_id == same, at
+
+
+def rewritten(source: Path, target: Path, old: bytes, new: bytes) -> Path:
+    """A copy of a weights file with a different header."""
+    with zipfile.ZipFile(source) as a, zipfile.ZipFile(target, "w") as b:
+        for name in a.namelist():
+            data = a.read(name)
+            if name == "header.npy":
+                assert old in data and len(old) == len(new)
+                data = data.replace(old, new)
+            b.writestr(name, data)
+    return target
+
+
+def test_another_version_says_so(model: Path, tmp_path: Path) -> None:
+    path = rewritten(model, tmp_path / "a.npz", b'"version": 1', b'"version": 7')
+    with pytest.raises(ModelError, match=r"a\.npz: weights of format 7, this samaf reads format 1; update"):
+        Weights.load(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"version"', b'"vorsion"'),
+        (b'"bits": [64,', b'"bats": [64,'),
+        (b'"stack": 4', b'"stack": a'),
+        (b"128, 256]", b"128, 257]"),
+    ],
+)
+def test_a_header_that_lies_is_refused(model: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
+    with pytest.raises(ModelError, match=r"^[^\n]*a\.npz: [^\n]+; give a file written by `samaf train`"):
+        Weights.load(rewritten(model, tmp_path / "a.npz", old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"log-mel"', b'"log-mol"'), (b'"stack": 4', b'"stack": 3'), (b'"stack": 4', b'"stack": 0')],
+)
+def test_an_unknown_front_end_asks_for_a_newer_samaf(
+    model: Path, tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    path = rewritten(model, tmp_path / "a.npz", old, new)
+    with pytest.raises(
+        ModelError, match=r"a\.npz: made for a front end that this samaf does not have; update"
+    ):
+        Encoder(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": np.zeros((256, 124), np.float32)},
+        {"bias": np.zeros(4, np.float32)},
+        {"dense": np.zeros((31, 256), np.float32)},
+        {"dense_bias": np.zeros(255, np.float32)},
+        {"dense_bias": np.full(256, np.nan, np.float32)},
+    ],
+    ids=["kernel", "bias", "dense", "dense_bias", "nan"],
+)
+def test_arrays_that_make_no_network_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
+    replace(random_weights(), **change).save(tmp_path / "a.npz")
+    with pytest.raises(ModelError, match=r"a\.npz: the arrays do not fit each other or hold NaN"):
+        Weights.load(tmp_path / "a.npz")
+
+
+def test_weights_that_cannot_be_written_leave_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.npz"
+    random_weights(seed=1).save(path)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"a\.npz: cannot be written \(No"):
+        patch.setattr(os, "replace", full)
+        random_weights(seed=2).save(path)
+    assert os.listdir(tmp_path) == ["a.npz"]
+    assert Weights.load(path).model_id == random_weights(seed=1).model_id
+    with pytest.raises(ModelError, match="cannot be written"):
+        random_weights().save(tmp_path / "no" / "a.npz")
+
+
+# The model that ships
+
+
+def test_the_shipped_weights_are_small_and_calibrated() -> None:
+    assert DEFAULT_PATH.stat().st_size <= 6_000_000
+    weights = Weights.load()
+    assert weights.bits == BITS and weights.null
+    for bits in BITS:
+        fingerprint = Encoder(bits=bits).encode(tune(4))
+        assert fingerprint.valid.all() and len(np.unique(fingerprint.hashes, axis=0)) == 4
+
+
+def test_the_shipped_model_survives_noise_and_tells_tunes_apart() -> None:
+    encoder = Encoder()
+    clean = tune(10)
+    signal = float(np.sqrt(np.mean(clean**2)))
+    noisy = clean + noise(10, signal * 10 ** (-10 / 20))
+    same = distance(encoder.encode(clean).hashes, encoder.encode(noisy).hashes).mean() / 128
+    other = distance(encoder.encode(clean).hashes, encoder.encode(tune(10, 1)).hashes).mean() / 128
+    assert same < 0.25 < 0.3 < other

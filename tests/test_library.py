@@ -1,0 +1,430 @@
+"""Adding folders of files, whatever is in them, and identifying clips with the model of the index."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from synth import tune, write
+
+from samaf import AudioError, Fingerprint, Library, LockedError, MismatchError, ModelError, StoreError
+from samaf import library as room
+from samaf.encoder import Encoder
+from samaf.library import AddReport, Outcome, check_hop, default_db
+from samaf.weights import DEFAULT_PATH, Weights
+
+FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "index.samaf"
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    folder = tmp_path / "music"
+    (folder / "deep").mkdir(parents=True)
+    for seed, name in enumerate(["a.wav", "b.flac", "deep/c.wav"]):
+        write(folder / name, tune(5, seed=seed))
+    return folder
+
+
+@pytest.fixture
+def other_model(tmp_path: Path) -> Path:
+    """A model that gives other hashes than the one that ships."""
+    shipped = Weights.load(DEFAULT_PATH)
+    path = tmp_path / "other.npz"
+    replace(shipped, kernel=-shipped.kernel).save(path)
+    return path
+
+
+def add(db: Path, *paths: Path, **options: object) -> AddReport:
+    with Library(db, writable=True, **options) as library:  # type: ignore[arg-type]
+        return library.add(list(paths))
+
+
+def paths_of(db: Path) -> list[str]:
+    with Library(db) as library:
+        return [Path(track.path).name for track in library.index.tracks()]
+
+
+# -- adding -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_added_to_the_bottom_in_order_and_once(db: Path, music: Path) -> None:
+    (music / "notes.txt").write_text("not audio, and nobody asked")
+    (music / "._a.wav").write_text("what some systems leave beside each file")
+    report = add(db, music, music / "a.wav")
+    assert (report.added, report.skipped, report.failures) == (3, 0, [])
+    assert report.duration_s == pytest.approx(15)
+    assert paths_of(db) == ["a.wav", "b.flac", "c.wav"]
+    again = add(db, music)
+    assert (again.added, again.skipped, again.failures) == (0, 3, [])
+
+
+def test_clips_are_found_in_the_right_file_at_the_right_place(db: Path, tmp_path: Path) -> None:
+    music = tmp_path / "m"
+    music.mkdir()
+    samples = {name: tune(20, seed=seed) for seed, name in enumerate(["x.wav", "y.wav", "z.wav"])}
+    for name, x in samples.items():
+        write(music / name, x)
+    add(db, music)
+    clip = samples["y.wav"][round(7.33 * 16000) : round(13.33 * 16000)]
+    with Library(db) as library:
+        for query in (clip, write(tmp_path / "clip.wav", clip), library.encoder.encode_query(clip)):
+            match, *_ = library.search(query, **FORCED)  # type: ignore[arg-type]
+            assert match.path == str(music / "y.wav")
+            assert match.track_start_s - match.query_start_s == pytest.approx(7.33, abs=0.3)
+        short = library.encoder.encode_query(clip)
+        longer = Encoder(library.encoder.path, bits=256).encode_query(clip)
+        [one, *_], [two, *_] = (library.search(query, **FORCED) for query in (longer, short))  # type: ignore[arg-type]
+        assert one.score == pytest.approx(two.score) and one.track_start_s == two.track_start_s
+
+
+def test_the_same_content_under_another_name_is_an_alias(db: Path, music: Path) -> None:
+    shutil.copy(music / "b.flac", music / "deep" / "again.flac")
+    report = add(db, music)
+    assert (report.added, report.aliases) == (3, 1)
+    shutil.copy(music / "a.wav", music / "later.wav")
+    report = add(db, music)
+    assert (report.added, report.aliases, report.skipped) == (0, 1, 4)
+    with Library(db) as library:
+        track = library.index.find_path(music / "later.wav")
+        assert track is not None and track.path == str(music / "a.wav")
+    assert add(db, music).skipped == 5
+
+
+def test_a_touched_file_is_not_read_as_new(db: Path, music: Path) -> None:
+    add(db, music)
+    os.utime(music / "a.wav", ns=(1, 1))
+    assert add(db, music).skipped == 3
+    with Library(db) as library:
+        track = library.index.find_path(music / "a.wav")
+        assert track is not None and track.mtime_ns == 1 and not track.aliases
+
+
+def test_a_changed_file_takes_its_old_content_s_place(db: Path, music: Path) -> None:
+    add(db, music)
+    write(music / "a.wav", tune(6, seed=50))
+    report = add(db, music)
+    assert (report.added, report.updated, report.skipped) == (0, 1, 2)
+    with Library(db) as library:
+        tracks = list(library.index.tracks())
+        assert sorted(track.duration_s for track in tracks) == [5, 5, 6]
+        assert library.index.verify().ok
+
+
+def test_a_file_that_changes_for_the_worse_keeps_its_old_content(db: Path, music: Path) -> None:
+    add(db, music)
+    (music / "a.wav").write_bytes(b"scratched")
+    report = add(db, music)
+    assert [path for path, _ in report.failures] == [str(music / "a.wav")]
+    assert len(paths_of(db)) == 3
+
+
+def test_a_changed_file_whose_old_content_lies_elsewhere_too(db: Path, music: Path) -> None:
+    """The other file keeps the content, whichever of the two was there first."""
+    shutil.copy(music / "a.wav", music / "twin.wav")
+    add(db, music)
+    write(music / "a.wav", tune(6, seed=50))
+    assert add(db, music).updated == 1
+    with Library(db) as library:
+        old, new = (library.index.find_path(music / name) for name in ("twin.wav", "a.wav"))
+        assert old is not None and old.path == str(music / "twin.wav") and old.duration_s == 5
+        assert new is not None and new.duration_s == 6 and new.track_id != old.track_id
+    shutil.copy(music / "a.wav", music / "twin.wav")  # and now it is an alias of the new content
+    report = add(db, music)
+    assert (report.aliases, report.skipped) == (1, 3)
+    with Library(db) as library:
+        assert [track.duration_s for track in library.index.tracks()] == [5, 5, 6]
+        assert library.index.verify().ok
+    assert add(db, music).skipped == 4
+
+
+def test_bad_files_are_reported_and_the_rest_goes_on(db: Path, music: Path) -> None:
+    (music / "0-empty.wav").touch()
+    (music / "0-empty-too.wav").touch()
+    (music / "0-text.wav").write_text("what is this?" * 50)
+    write(music / "0-silent.wav", np.zeros(48000, np.float32))
+    write(music / "0-short.wav", tune(0.9))
+    write(music / "0-one.wav", tune(1 / 16000))
+    soundfile.write(music / "0-nan.wav", np.full(32000, np.nan, np.float32), 16000, subtype="FLOAT")
+    (music / "0-link.wav").symlink_to(music / "gone.wav")
+    os.mkfifo(music / "0-pipe.wav")
+    report = add(db, music, music / "missing.wav", music / "deep" / "c.wav")
+    assert report.added == 3
+    reasons = {Path(path).name: reason for path, reason in report.failures}
+    expected = {
+        "0-empty.wav": "is empty",
+        "0-empty-too.wav": "is empty",
+        "0-text.wav": "not audio",
+        "0-silent.wav": "silent",
+        "0-short.wav": "at least 1 s",
+        "0-one.wav": "at least 1 s",
+        "0-nan.wav": "NaN",
+        "0-link.wav": "No such file",
+        "0-pipe.wav": "no regular file",
+        "missing.wav": "no such file",
+    }
+    assert reasons.keys() == expected.keys()
+    for name, part in expected.items():
+        assert part in reasons[name] and "\n" not in reasons[name] and str(music) not in reasons[name]
+
+
+def test_a_bug_of_a_decoder_does_not_end_the_run(
+    db: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from samaf.audio import stream_audio as real
+
+    def stream(path: str) -> object:
+        if path.endswith("b.flac"):
+            raise ZeroDivisionError("two\nlines")
+        return real(path)
+
+    monkeypatch.setattr(room, "stream_audio", stream)
+    report = add(db, music)
+    [(path, reason)] = report.failures
+    assert path.endswith("b.flac") and "ZeroDivisionError" in reason and "\n" not in reason
+    assert report.added == 2
+
+
+def test_folders_without_audio_are_reported(db: Path, tmp_path: Path, music: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    report = add(db, bare)
+    assert report.failures == [(str(bare), "holds no audio files; name the folder that does")]
+    (music / "deep" / "loop").symlink_to(music)
+    assert add(db, music).added == 3
+
+
+def test_an_unlisted_folder_is_reported(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Those who run tests as root may read everything, so the system's refusal is put on.
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = add(db, music)
+    assert report.added == 2
+    assert report.failures == [
+        (str(music / "deep"), "cannot be searched (Permission denied); check its permissions")
+    ]
+
+
+def test_titles_come_from_tags_and_else_from_names(db: Path, tmp_path: Path) -> None:
+    path = tmp_path / "track01.flac"
+    with soundfile.SoundFile(path, "w", 16000, 1) as file:
+        file.title, file.artist = "Für Elise", "Beethoven"
+        file.write(tune(3))
+    write(tmp_path / "no.tags.wav", tune(3, seed=1))
+    add(db, path, tmp_path / "no.tags.wav")
+    with Library(db) as library:
+        tagged, plain = library.index.tracks()
+        assert (tagged.title, dict(tagged.tags)["artist"]) == ("Für Elise", "Beethoven")
+        assert plain.title == "no.tags"
+
+
+def test_names_of_any_bytes(db: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \n.wav")
+    shutil.copy(write(tmp_path / "x.wav", tune(3)), tmp_path / name)
+    (tmp_path / "x.wav").unlink()
+    assert add(db, tmp_path / name).added == 1
+    assert add(db, tmp_path / name).skipped == 1
+    assert paths_of(db) == [name]
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_stored_by_number(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BATCH_TRACKS", 2)
+    seen: list[tuple[str, int]] = []
+    stages: list[tuple[int, int]] = []
+    with Library(db, writable=True) as library:
+
+        def outcome(result: Outcome) -> None:
+            assert library.index.find_path(result.path) is not None  # it is stored when we hear of it
+            seen.append((result.status, library.index.stats().n_tracks))
+
+        library.add(
+            music, outcome=outcome, progress=lambda done, total, path: stages.append((done, total)), jobs=1
+        )
+    assert seen == [("added", 2), ("added", 2), ("added", 3)]
+    assert stages == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_batches_are_stored_by_time(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BATCH_S", 0.0)
+    counts: list[int] = []
+    with Library(db, writable=True) as library:
+        library.add(music, outcome=lambda result: counts.append(library.index.stats().n_tracks))
+    assert counts == [1, 2, 3]
+
+
+def test_an_interrupt_keeps_what_is_done_and_the_next_call_goes_on(db: Path, music: Path) -> None:
+    def progress(done: int, total: int, path: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with Library(db, writable=True) as library, pytest.raises(KeyboardInterrupt):
+        library.add(music, progress=progress)
+    assert paths_of(db) == ["a.wav", "b.flac"]
+    report = add(db, music)
+    assert (report.added, report.skipped) == (1, 2)
+
+
+def test_many_files_of_one_content(db: Path, music: Path) -> None:
+    for i in range(40):
+        shutil.copy(music / "a.wav", music / f"copy{i:02d}.wav")
+        (music / f"bad{i:02d}.wav").write_text("the same rubbish everywhere")
+    report = add(db, music)
+    assert (report.added, report.aliases, len(report.failures)) == (3, 40, 40)
+
+
+# -- fingerprint files ------------------------------------------------------------------------------------------------
+
+
+def test_fingerprint_files_are_added_like_audio(db: Path, music: Path, tmp_path: Path) -> None:
+    prints = tmp_path / "prints"
+    prints.mkdir()
+    encoder = Encoder(bits=256)
+    dense = encoder.encode(music / "a.wav", hop_s=0.1, confidence=True)
+    dense.save(prints / "dense.samaf")
+    add(prints / "index.samaf", music / "b.flac")  # an index beside them is no fingerprint
+    report = add(db, prints)
+    assert (report.added, report.failures) == (1, [])
+    with Library(db) as library, library.index.snapshot() as snapshot:
+        expected = Encoder().encode(music / "a.wav")
+        assert np.array_equal(snapshot.segments[0].hashes, expected.hashes)
+
+
+def test_fingerprints_that_do_not_fit_are_reported(
+    db: Path, music: Path, other_model: Path, tmp_path: Path
+) -> None:
+    made = {
+        "few-bits": Encoder(bits=64).encode(music / "a.wav"),
+        "sparse": Encoder().encode(music / "a.wav", hop_s=2.0),
+        "odd": Encoder().encode(music / "a.wav", hop_s=0.3),
+        "stranger": Encoder(other_model).encode(music / "a.wav"),
+    }
+    for name, print_ in made.items():
+        print_.save(tmp_path / f"{name}.samaf")
+    (tmp_path / "cut.samaf").write_bytes((tmp_path / "odd.samaf").read_bytes()[:50])
+    report = add(db, *(tmp_path / f"{name}.samaf" for name in [*made, "cut"]))
+    assert report.added == 0
+    parts = ["--bits 128", "--hop 1", "--hop 1", "model", "damaged or cut off"]
+    for (_, reason), part in zip(report.failures, parts, strict=True):
+        assert part in reason
+
+
+# -- the library and its model ----------------------------------------------------------------------------------------
+
+
+def test_an_index_keeps_its_shape(db: Path, music: Path) -> None:
+    add(db, music, bits=64, hop_s=0.5)
+    assert add(db, music).skipped == 3
+    with Library(db) as library:
+        header = library.index.header
+        assert (header.bits, header.hop_s, header.query_hop_s, library.encoder.bits) == (64, 0.5, 0.1, 64)
+    for options in ({"bits": 128}, {"hop_s": 1.0}):
+        with pytest.raises(MismatchError, match="build the index anew"):
+            Library(db, writable=True, **options)  # type: ignore[arg-type]
+    assert add(db, music, bits=64, hop_s=0.5).skipped == 3
+
+
+def test_the_query_hop_divides_the_hop(db: Path) -> None:
+    with Library(db, writable=True, hop_s=0.25) as library:
+        assert library.index.header.query_hop_s == 0.05
+
+
+@pytest.mark.parametrize("hop_s", [0.0, -1.0, 0.005, 1.234, 11.0, float("nan"), float("inf")])
+def test_impossible_hops_are_refused(db: Path, hop_s: float) -> None:
+    with pytest.raises(ValueError, match=r"multiple of 0\.01"):
+        check_hop(hop_s)
+    with pytest.raises(ValueError, match="hop"):
+        Library(db, writable=True, hop_s=hop_s)
+    assert not db.exists()
+
+
+def test_the_model_is_found_again_by_its_id(db: Path, music: Path, other_model: Path, tmp_path: Path) -> None:
+    add(db, music, model=other_model)
+    with Library(db) as library:
+        assert library.encoder.path == other_model
+    with pytest.raises(MismatchError, match="was made with model"):
+        Library(db, model=DEFAULT_PATH)
+    moved = tmp_path / "moved.npz"
+    other_model.rename(moved)
+    with pytest.raises(ModelError, match="--model"):
+        Library(db)
+    with Library(db, model=moved) as library:
+        assert library.index.stats().n_tracks == 3
+
+
+def test_an_index_of_an_older_shipped_model(
+    db: Path, music: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(db, music)
+    monkeypatch.setattr(room, "DEFAULT_PATH", other_model)
+    with pytest.raises(MismatchError, match="not the one that ships"):
+        Library(db)
+
+
+def test_missing_and_locked_indexes(db: Path, music: Path) -> None:
+    with pytest.raises(StoreError, match="there is no index"):
+        Library(db)
+    with Library(db, writable=True), pytest.raises(LockedError):
+        Library(db, writable=True)
+
+
+def test_silence_has_no_name(db: Path, music: Path, tmp_path: Path) -> None:
+    add(db, music)
+    silent = write(tmp_path / "silent.wav", np.zeros(32000, np.float32))
+    with Library(db) as library:
+        with pytest.raises(AudioError, match=r"silent\.wav: is silent"):
+            library.search(silent)
+        with pytest.raises(AudioError, match="clip: is silent"):
+            library.search(np.zeros(32000, np.float32))
+        with pytest.raises(MismatchError):
+            library.search(replace(Fingerprint.load(_saved(library, music, tmp_path)), model_id="0" * 64))
+
+
+def _saved(library: Library, music: Path, tmp_path: Path) -> Path:
+    library.encoder.encode_query(music / "a.wav").save(tmp_path / "q.samaf")
+    return tmp_path / "q.samaf"
+
+
+def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAMAF_DB", str(tmp_path / "mine.samaf"))
+    assert default_db() == tmp_path / "mine.samaf"
+    monkeypatch.delenv("SAMAF_DB")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert default_db() == tmp_path / "samaf" / "index.samaf"
+
+
+def test_memory_of_waiting_files_is_bounded(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more files are taken up than twice the number of threads, however long the list."""
+    for i in range(12):
+        write(music / f"n{i:02d}.wav", tune(1.5, seed=100 + i))
+    real: Callable[..., object] = room._Adding._take
+    most = 0
+
+    def take(self: room._Adding, *args: object) -> object:
+        nonlocal most
+        most = max(most, len(self.ahead) - len(self.batch))
+        return real(self, *args)
+
+    monkeypatch.setattr(room._Adding, "_take", take)
+    with Library(db, writable=True) as library:
+        library.add(music, jobs=2)
+    assert most <= 4
