@@ -2,6 +2,11 @@
 
 The network runs in numpy: one matrix product a step over a batch of windows, and one hyperbolic tangent over all
 four gates (a logistic function is a shifted tangent; its scale is folded into the weights once).
+
+Measured by ``python bench/encoder_backends.py`` (384 units, one core of a Zen 5 processor, batches of 41 and of 128
+windows): with numpy's AVX2 products onnxruntime takes 1/2.1 and 1/1.8 of the time, LiteRT 1/1.7; with its AVX-512
+products (``OPENBLAS_CORETYPE=SkylakeX``) 1/1.4 and 1/1.1, and 1/1.1. Nearly all of the time goes to the products:
+compiling the rest with numba gains nothing.
 """
 
 from __future__ import annotations

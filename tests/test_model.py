@@ -401,7 +401,7 @@ def test_prefixes_count_alike(losses: ModuleType) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("kind", ["random", "firm", "collapsed"])
+@pytest.mark.parametrize("kind", ["random", "firm", "collapsed", "zero"])
 def test_gradients_are_finite(losses: ModuleType, kind: str) -> None:
     import tensorflow as tf
 
@@ -409,6 +409,7 @@ def test_gradients_are_finite(losses: ModuleType, kind: str) -> None:
         "random": codes_of(),
         "firm": twins_of(np.sign(codes_of()[:6])),
         "collapsed": np.ones((12, 128), np.float32),
+        "zero": np.zeros((12, 128), np.float32),
     }[kind]
     inputs = np.random.default_rng(0).standard_normal((12, 50)).astype(np.float32)
     terms: list[Callable[[Any], Any]] = [

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf.encoder import Network
+from samaf.errors import ModelError
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
 from samaf.hamming import pack
 from samaf.model.corpus import CHUNK_FRAMES, Corpus
@@ -27,6 +28,8 @@ TAIL_LEVELS = np.arange(-1.0, -4.01, -0.5)
 REFERENCE_CHUNKS = 300
 QUERY_CHUNKS = 48
 QUERY_RENDERINGS = 2
+FEWEST = 10
+"""Alignments that must reach a level for it to count as measured."""
 _Z_LOW, _Z_HIGH, _Z_STEP = -10.0, 40.0, 0.02
 
 Float32 = NDArray[np.float32]
@@ -72,10 +75,8 @@ def _of_one_length(runs: list[NDArray]) -> list[NDArray]:
 def _chunk(network: Network, corpus: Corpus, chunk: int, rendering: int, hop_frames: int) -> Float32:
     """Activations of a chunk's windows, every `hop_frames`."""
     frames = corpus.frames[chunk, rendering].astype(np.float32)
-    length = CHUNK_FRAMES if rendering else int(corpus.n_frames[chunk])
-    at = np.arange(0, min(length, CHUNK_FRAMES) - WINDOW_FRAMES + 1, hop_frames)[:, None] + np.arange(
-        WINDOW_FRAMES
-    )
+    length = min(CHUNK_FRAMES, int(corpus.n_frames[chunk] / corpus.factors[chunk, rendering]))
+    at = np.arange(0, length - WINDOW_FRAMES + 1, hop_frames)[:, None] + np.arange(WINDOW_FRAMES)
     windows, _ = FRONT_ENDS[corpus.preset.front_end][1](frames[at])
     return network(windows.reshape(len(at), corpus.preset.n_steps, corpus.preset.n_inputs))
 
@@ -107,7 +108,7 @@ def _tail(model: NullModel, queries: list[Float32], stored: NDArray[np.bool_]) -
         signed = model.weigh(hashes, np.abs(activation[:, :bits]), np.ones(len(hashes), bool))
         agreement = (signs @ signed.T).reshape(chunks, length, len(signed))
         for j, n in enumerate(TAIL_ROWS):
-            places = length - n + 1
+            places = max(0, length - n + 1)
             for start in range(0, len(signed) - n + 1, max(1, n // 2)):
                 total = np.zeros((chunks, places), np.float32)
                 for k in range(n):
@@ -117,6 +118,14 @@ def _tail(model: NullModel, queries: list[Float32], stored: NDArray[np.bool_]) -
     out = np.empty((len(TAIL_ROWS), len(TAIL_LEVELS)))
     for j in range(len(TAIL_ROWS)):
         reached = np.cumsum(counts[j][::-1])[::-1]
+        known = np.flatnonzero(reached[0] * 10.0**TAIL_LEVELS >= FEWEST)
+        if not len(known):
+            if j == 0:
+                raise ModelError("too little audio to calibrate on; train on half an hour or more")
+            out[j] = out[j - 1]  # longer stretches have no thicker tail than shorter ones
+            continue
         share = np.maximum(reached, 0.5) / reached[0]
         out[j] = np.interp(-TAIL_LEVELS, -np.log10(share), edges[:-1])
+        last = known[-1]
+        out[j, last:] = out[j, last] * TAIL_LEVELS[last:] / TAIL_LEVELS[last]  # thicker than any tail of sums
     return out
