@@ -21,7 +21,7 @@ from samaf.hamming import distance
 from samaf.index import Index
 from samaf.index.probe import candidates
 from samaf.index.segment import Segment
-from samaf.significance import NullModel
+from samaf.significance import Competition, NullModel
 from samaf.weights import Weights
 
 DEFAULT_BER = 0.35
@@ -38,6 +38,8 @@ EVALUATED_LINES = 8
 """Lines of a section that are held against the null model."""
 CUT_BER = 0.42
 """Rows that agree better than this belong to a match when its ends are looked for."""
+ALIKE = 16.0
+"""Alignments that are one test: neighbours in offset and slope share most of their evidence (measured, see README)."""
 VOTE_BIN_S = 0.5
 
 _WINDOW_S = 1.0
@@ -187,6 +189,7 @@ class Searcher:
         part = work.part(section)
         slopes = slopes_for(part.n, part.hop_s)
         lines: list[tuple[Segment, Line]] = []
+        scores: list[float] = []
         for segment in segments:
             if len(segment) == 0:
                 continue
@@ -203,6 +206,11 @@ class Searcher:
             shifts = np.arange(-4.0, 5.0)
             fine = refine(coarse, segment.hashes, part.signed, part.ratio, shifts=shifts, turns=turns)
             lines += [(segment, line) for line in _distinct(fine, part.n, 2 * EVALUATED_LINES)]
+            best_of_track: dict[int, float] = {}
+            for line in fine:
+                best_of_track.setdefault(line.first, line.score)
+            scores += best_of_track.values()
+        competition = Competition(scores)
         lines.sort(key=lambda pair: -pair[1].score)
         whole = [
             (
@@ -211,8 +219,11 @@ class Searcher:
             )
             for segment, line in lines[: max(EVALUATED_LINES, 2 * top)]
         ]
-        tests *= len(slopes)
-        judged = (work.judge(segment, work.grow(segment, line, section), tests) for segment, line in whole)
+        tests *= len(slopes) / ALIKE
+        judged = (
+            work.judge(segment, work.grow(segment, line, section), tests, competition)
+            for segment, line in whole
+        )
         return [f for f in judged if f is not None]
 
     def _match(self, work: _Query, found: _Found, snapshot: Any) -> Match:
@@ -297,7 +308,7 @@ class _Query:
             [best] = refine(
                 [moved], segment.hashes, part.signed, self.ratio, shifts=np.arange(-2.0, 3.0), turns=turns
             ) or [moved]
-            line = Line(line.first, line.last, best.offset - best.slope * new_low, best.slope, best.score)
+            line = Line(line.first, line.last, best.offset - best.slope * new_low, best.slope, line.score)
             query_i, _, errors = self.rows(segment, line)
             extent = _extent(errors)
             low, high = new_low, new_high
@@ -319,8 +330,11 @@ class _Query:
         errors = distance(self.hashes[query_i], stored[real]) / self.null.bits
         return query_i, rows, errors
 
-    def judge(self, segment: Segment, line: Line, tests: float) -> _Found | None:
+    def judge(
+        self, segment: Segment, line: Line, tests: float, competition: Competition
+    ) -> _Found | None:
         """The stretch of a line that agrees, its BER and its E-value."""
+        score = line.score
         query_i, rows, errors = self.rows(segment, line)
         extent = _extent(errors)
         query_i, rows, errors = query_i[extent], rows[extent], errors[extent]

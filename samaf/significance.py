@@ -7,11 +7,17 @@ pieces of the same kind. So each query is held against *background* hashes that 
 distance of ``T`` from the background's mean in units of its spread.
 
 What is left, the shape of the tail, was measured when the model was calibrated: the share of unrelated alignments that
-reach each ``z``, for each number of rows. Past the last measured point, its logarithm goes on in a straight line, which
-overstates chance rather than understate it.
+reach each ``z``, for each number of rows, down to 1 in 10,000. From there on the tail is that of a normal distribution
+widened to pass through the last point.
+
+Background alone judges a query by what is usual. What is usual for *this* query shows in the library itself: the
+best scores of the tracks it does not come from. They make a second estimate (:class:`Competition`), and the two are averaged.
 """
 
 from __future__ import annotations
+
+import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +122,47 @@ def bit_weight(confidence: Float32, intercept: float, slope: float) -> Float32:
     return np.clip(weight, 0.0, MAX_WEIGHT, out=weight)
 
 
+class Competition:
+    """The tail of chance for one query, estimated from the library's own tracks.
+
+    Half the squared score of the best alignment of an unrelated track has an exponential tail; its mean excess is
+    estimated from the spacings of the upper order statistics (Hill 1975). The best few are left out:
+    the recording sought may be stored more than once.
+
+    Parameters
+    ----------
+    scores
+        Best score of each track (or of those that came close), in any order.
+    """
+
+    RANKS = 58
+    LEFT_OUT = 3
+    FEWEST = 12
+
+    def __init__(self, scores: list[float]) -> None:
+        ordered = np.sort(np.maximum(np.array(scores, np.float64), 0.0))[::-1] ** 2 / 2
+        self.n = min(self.RANKS, len(ordered) - 1)
+        if self.n < self.FEWEST:
+            self.weight = 0.0
+            return
+        rank = np.arange(self.LEFT_OUT, self.n)
+        spacings = (rank + 1) * (ordered[rank] - ordered[rank + 1])
+        self.excess = max(float(spacings.mean()), 1e-3)
+        self.floor = float(ordered[self.n])
+        self.weight = 0.5 * self.n / self.RANKS
+
+    def log10_evalue(self, score: float, log10_background: float) -> float:
+        """Average, in logarithms, of the background's E-value and the competition's.
+
+        The more tracks compete, the more they count: half of the whole at most, nothing under 12 tracks.
+        """
+        if self.weight == 0.0:
+            return log10_background
+        above = max(score, 0.0) ** 2 / 2 - self.floor
+        expected = math.log10(self.n) - above / self.excess / math.log(10.0)
+        return (1.0 - self.weight) * log10_background + self.weight * expected
+
+
 class Tail:
     """Measured tail of ``z``: which ``z`` a given share of unrelated alignments reaches.
 
@@ -139,8 +186,22 @@ class Tail:
         at = np.log2(max(1, n_rows))
         knots = np.array([np.interp(at, self.log_rows, self.z[:, j]) for j in range(len(self.levels))])
         if z >= knots[-1]:
-            slope = (self.levels[-1] - self.levels[-3]) / max(knots[-1] - knots[-3], 1e-3)
-            return float(self.levels[-1] + slope * (z - knots[-1]))
+            widening = knots[-1] / _normal_quantile(self.levels[-1])
+            return min(float(self.levels[-1]), _log10_normal_tail(z / widening))
         if z <= knots[0]:  # towards 1 at 8 spreads under the first knot
             return float(np.interp(z, [knots[0] - 8.0, knots[0]], [0.0, self.levels[0]]))
         return float(np.interp(z, knots, self.levels))
+
+
+def _log10_normal_tail(x: float) -> float:
+    """Base-10 logarithm of the share of a standard normal distribution above `x`."""
+    if x < 8.0:
+        return math.log10(0.5 * math.erfc(x / math.sqrt(2.0)))
+    # the continued fraction of Mills' ratio, cut where it is good to 1e-4
+    ratio = 1.0 / (x + 1.0 / (x + 2.0 / (x + 3.0 / x)))
+    return (-0.5 * x * x - 0.5 * math.log(2.0 * math.pi) + math.log(ratio)) / math.log(10.0)
+
+
+def _normal_quantile(log10_share: float) -> float:
+    """Where that share of a standard normal distribution lies above."""
+    return NormalDist().inv_cdf(1.0 - 10.0**log10_share)
