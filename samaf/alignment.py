@@ -235,7 +235,7 @@ def scan(
     counts = np.array([len(member) for member in members], np.int32)
     rarity = 1.0 - np.abs(np.repeat(slopes, phases) - 1.0)
     scale = (rarity / np.sqrt(np.maximum(1, counts) * half / 2.0)).astype(np.float32)
-    filled = hashes.any(axis=1)
+    filled = np.asarray(hashes.any(axis=1))
     best = np.full(n + width - 1, -np.inf, np.float32)  # start s is reference row s - (width - 1)
     which = np.zeros(len(best), np.int32)
     for a in range(0, len(best), _BLOCK):

@@ -330,11 +330,8 @@ class _Query:
         errors = distance(self.hashes[query_i], stored[real]) / self.null.bits
         return query_i, rows, errors
 
-    def judge(
-        self, segment: Segment, line: Line, tests: float, competition: Competition
-    ) -> _Found | None:
+    def judge(self, segment: Segment, line: Line, tests: float, competition: Competition) -> _Found | None:
         """The stretch of a line that agrees, its BER and its E-value."""
-        score = line.score
         query_i, rows, errors = self.rows(segment, line)
         extent = _extent(errors)
         query_i, rows, errors = query_i[extent], rows[extent], errors[extent]
@@ -343,9 +340,8 @@ class _Query:
         signed = self.signed[query_i]
         agreement = self.null.agreement(signed, segment.hashes[rows])
         chance = self.null.log10_chance(agreement, signed, self.reference_hop_s)
-        return _Found(
-            segment, line, query_i, rows, float(errors.mean()), chance + math.log10(max(tests, 1.0))
-        )
+        evalue = competition.log10_evalue(line.score, chance + math.log10(max(tests, 1.0)))
+        return _Found(segment, line, query_i, rows, float(errors.mean()), evalue)
 
 
 def _extent(errors: NDArray[np.float64]) -> slice:

@@ -11,7 +11,8 @@ reach each ``z``, for each number of rows, down to 1 in 10,000. From there on th
 widened to pass through the last point.
 
 Background alone judges a query by what is usual. What is usual for *this* query shows in the library itself: the
-best scores of the tracks it does not come from. They make a second estimate (:class:`Competition`), and the two are averaged.
+best scores of the tracks it does not come from. They make a second estimate (:class:`Competition`), and the two are
+averaged.
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ import soundfile
 from synth import tune, write
 
 from samaf import AudioError, Fingerprint, Library, LockedError, MismatchError, ModelError, StoreError
-from samaf import library as room
+from samaf import ingest as room
+from samaf import library as library_room
 from samaf.encoder import Encoder
-from samaf.library import AddReport, Outcome, check_hop, default_db
+from samaf.ingest import AddReport, Outcome
+from samaf.library import check_hop, default_db
 from samaf.weights import DEFAULT_PATH, Weights
 
 FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}
@@ -374,7 +376,7 @@ def test_an_index_of_an_older_shipped_model(
     db: Path, music: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(db, music)
-    monkeypatch.setattr(room, "DEFAULT_PATH", other_model)
+    monkeypatch.setattr(library_room, "DEFAULT_PATH", other_model)
     with pytest.raises(MismatchError, match="not the one that ships"):
         Library(db)
 
@@ -416,15 +418,15 @@ def test_memory_of_waiting_files_is_bounded(db: Path, music: Path, monkeypatch: 
     """No more files are taken up than twice the number of threads, however long the list."""
     for i in range(12):
         write(music / f"n{i:02d}.wav", tune(1.5, seed=100 + i))
-    real: Callable[..., object] = room._Adding._take
+    real: Callable[..., object] = room.Adding._take
     most = 0
 
-    def take(self: room._Adding, *args: object) -> object:
+    def take(self: room.Adding, *args: object) -> object:
         nonlocal most
         most = max(most, len(self.ahead) - len(self.batch))
         return real(self, *args)
 
-    monkeypatch.setattr(room._Adding, "_take", take)
+    monkeypatch.setattr(room.Adding, "_take", take)
     with Library(db, writable=True) as library:
         library.add(music, jobs=2)
     assert most <= 4

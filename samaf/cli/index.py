@@ -28,7 +28,7 @@ from samaf.errors import StoreError, shown
 
 if TYPE_CHECKING:
     from samaf.index import Index, Track
-    from samaf.library import Outcome
+    from samaf.ingest import Outcome
 
 _EXAMPLES = """\
 examples:

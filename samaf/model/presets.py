@@ -51,7 +51,7 @@ class Preset:
     renderings: int = 6
     jitter_s: float = 0.06
     pairs: int = 384
-    steps: int = 9000
+    steps: int = 5000
     learning_rate: float = 2e-3
     warm_up: float = 0.05
 
