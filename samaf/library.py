@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from samaf.audio import stream_audio
+from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, MismatchError, ModelError, shown
 from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.search import DEFAULT_BER, DEFAULT_MAX_EVALUE, DEFAULT_TOP, Match, Searcher
+from samaf.search import (
+    DEFAULT_BER,
+    DEFAULT_MAX_EVALUE,
+    DEFAULT_TOP,
+    Match,
+    Searcher,
+    without_overlaps,
+)
 from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
 
 DEFAULT_BITS = 128
 
 LONGEST_HOP_S = 10.0
+
+DEFAULT_SPEED = (0.9, 1.1)
+SPEED_STEP = 0.05
+SPEED_CLIP_S = 15.0
+"""Clips up to this long are tried at other speeds."""
+SURE_SCORE = 6.0
+"""A match with this score needs no look at other speeds."""
+SPEED_PENALTY = 1.0
+"""Other speeds are more chances to be wrong, and rarer: their E-values count tenfold."""
 
 StrPath = str | os.PathLike[str]
 
@@ -180,8 +199,12 @@ class Library:
         max_evalue: float = DEFAULT_MAX_EVALUE,
         top: int = DEFAULT_TOP,
         exhaustive: bool = False,
+        speed: tuple[float, float] = DEFAULT_SPEED,
     ) -> list[Match]:
         """Identify a clip.
+
+        A clip of up to 15 s that nothing is sure to match as it is, is also tried as if it had been played faster or
+        slower, in steps of 5 %: hashes bear a change of speed of some 3 % by themselves.
 
         Parameters
         ----------
@@ -196,6 +219,9 @@ class Library:
             Matches per stretch of the clip.
         exhaustive
             Compare with every position instead of probing.
+        speed
+            Slowest and fastest speed to try; ``(1, 1)`` for none but the clip's own. Needs audio: a fingerprint
+            is searched as it is.
 
         Returns
         -------
@@ -210,22 +236,85 @@ class Library:
             The fingerprint does not fit the index.
         """
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
-        print_ = self._query(clip, name)
+        samples: list[NDArray[np.float32]] = []
+        print_ = self._query(clip, name, samples)
         if not print_.valid.any():
             raise AudioError(f"{name}: is silent or steady noise throughout; give a clip with content")
-        return self.searcher.search(print_, ber=ber, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
 
-    def _query(self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str) -> Fingerprint:
-        if isinstance(clip, (str, os.PathLike)):
-            if not is_fingerprint_path(clip):
-                return self.encoder.encode_stream(
-                    stream_audio(clip), hop_s=self.index.header.query_hop_s, confidence=True, name=name
-                )
+        def searched(print_: Fingerprint) -> list[Match]:
+            return self.searcher.search(
+                print_, ber=ber, max_evalue=max_evalue, top=top, exhaustive=exhaustive
+            )
+
+        matches = searched(print_)
+        if samples and not any(match.score >= SURE_SCORE for match in matches):
+            audio = np.concatenate(samples)
+            hop_s = self.index.header.query_hop_s
+            for tried in _speeds(*speed):
+                restored = soxr.resample(audio, SAMPLE_RATE, SAMPLE_RATE * tried, quality="MQ")
+                if len(restored) < SAMPLE_RATE:
+                    continue
+                print_ = self.encoder.encode(restored, hop_s=hop_s, confidence=True)
+                if print_.valid.any():
+                    played = (_played_at(match, tried) for match in searched(print_))
+                    matches += [m for m in played if m.evalue <= max_evalue]
+        return without_overlaps(matches, top)
+
+    def _query(
+        self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str, samples: list[NDArray[np.float32]]
+    ) -> Fingerprint:
+        """Fingerprint of a clip; its audio, if there is any and it is short, goes to `samples`."""
+        if isinstance(clip, (str, os.PathLike)) and is_fingerprint_path(clip):
             clip = Fingerprint.load(clip)
-        if not isinstance(clip, Fingerprint):
-            return self.encoder.encode(clip, hop_s=self.index.header.query_hop_s, confidence=True)
-        self.index.check_fits(model_id=clip.model_id)
-        return clip.truncated(min(clip.bits, self.index.header.bits))
+        if isinstance(clip, Fingerprint):
+            self.index.check_fits(model_id=clip.model_id)
+            return clip.truncated(min(clip.bits, self.index.header.bits))
+        blocks = stream_audio(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
+        return self.encoder.encode_stream(
+            _keeping(blocks, samples), hop_s=self.index.header.query_hop_s, confidence=True, name=name
+        )
+
+
+def _keeping(
+    blocks: Iterable[NDArray[np.float32]], kept: list[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """Pass blocks on and keep them, as long as they are a short clip."""
+    total = 0
+    for block in blocks:
+        total += len(block)
+        if total <= SPEED_CLIP_S * SAMPLE_RATE:
+            kept.append(block)
+        else:
+            kept.clear()
+        yield block
+
+
+def _speeds(slowest: float, fastest: float) -> list[float]:
+    """Speeds to try beside 1."""
+    down = range(1, int((1.0 - slowest) / SPEED_STEP + 1e-6) + 1)
+    up = range(1, int((fastest - 1.0) / SPEED_STEP + 1e-6) + 1)
+    return [1.0 - SPEED_STEP * k for k in down] + [1.0 + SPEED_STEP * k for k in up]
+
+
+def _played_at(match: Match, speed: float) -> Match:
+    """A match of audio that was restored from `speed`, told in the clip's own time, by the fewest changes."""
+    tempo, cents = match.tempo, 0.0
+    if abs(tempo - 1.0) <= SPEED_STEP / 2:
+        speed_told, tempo = speed * tempo, 1.0
+    elif abs(tempo * speed - 1.0) <= SPEED_STEP / 2:
+        speed_told, tempo, cents = 1.0, tempo * speed, 1200.0 * math.log2(speed)
+    else:
+        speed_told = speed
+    return replace(
+        match,
+        score=match.score - SPEED_PENALTY,
+        evalue=match.evalue * 10.0**SPEED_PENALTY,
+        query_start_s=round(match.query_start_s / speed, 3),
+        query_end_s=round(match.query_end_s / speed, 3),
+        speed=round(speed_told, 4),
+        tempo=round(tempo, 4),
+        pitch_cents=round(cents, 1),
+    )
 
 
 def check_hop(hop_s: float) -> None:

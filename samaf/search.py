@@ -173,7 +173,7 @@ class Searcher:
                     work, section, snapshot.segments, snapshot.removed, tests, exhaustive, top
                 )
             found = [f for f in found if f.ber <= ber and f.log10_evalue <= math.log10(max_evalue)]
-            return [self._match(work, f, snapshot) for f in _without_overlaps(found, top)]
+            return without_overlaps([self._match(work, f, snapshot) for f in found], top)
 
     def _section(
         self,
@@ -392,12 +392,17 @@ def _distinct(lines: list[Line], n_query: int, count: int) -> list[Line]:
     return kept
 
 
-def _without_overlaps(found: list[_Found], top: int) -> list[_Found]:
+def without_overlaps(matches: list[Match], top: int) -> list[Match]:
     """Best first, without what overlaps a better match of its track or `top` better matches of any."""
-    kept: list[_Found] = []
-    for f in sorted(found, key=lambda f: f.log10_evalue):
-        over = [k for k in kept if f.query_i[0] <= k.query_i[-1] and k.query_i[0] <= f.query_i[-1]]
-        same = any(k.segment is f.segment and k.line.first == f.line.first for k in over)
-        if not same and len(over) < top:
-            kept.append(f)
+    kept: list[Match] = []
+    for match in sorted(matches, key=lambda match: -match.score):
+        over = [k for k in kept if _overlap(k, match)]
+        if len(over) < top and all(k.track_id != match.track_id for k in over):
+            kept.append(match)
     return kept
+
+
+def _overlap(a: Match, b: Match) -> bool:
+    """Whether two matches share more than half of the shorter one's stretch of the query."""
+    shared = min(a.query_end_s, b.query_end_s) - max(a.query_start_s, b.query_start_s)
+    return shared > 0.5 * min(a.query_end_s - a.query_start_s, b.query_end_s - b.query_start_s)

@@ -147,6 +147,17 @@ def hop(text: str) -> float:
     return value
 
 
+def speeds(text: str) -> tuple[float, float]:
+    """Read a range of speeds around 1."""
+    low, colon, high = text.partition(":")
+    value = (_number(low), _number(high))
+    if not colon or not 0.5 <= value[0] <= 1 <= value[1] <= 2:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not LOW:HIGH with LOW from 0.5 to 1 and HIGH from 1 to 2"
+        )
+    return value
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

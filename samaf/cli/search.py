@@ -20,6 +20,7 @@ from samaf.cli.common import (
     positive,
     print_json,
     share,
+    speeds,
 )
 from samaf.errors import AudioError, FingerprintError, MismatchError
 
@@ -64,6 +65,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--top", type=count, default=5, metavar="N", help="matches per stretch of the clip (default 5)"
     )
+    parser.add_argument(
+        "--speed",
+        type=speeds,
+        default=(0.9, 1.1),
+        metavar="LOW:HIGH",
+        help="speeds that a short clip may have been played at (default 0.9:1.1; 1:1 for its own alone)",
+    )
     parser.add_argument("--exhaustive", action="store_true", help="compare with every position of the index")
     add_json(parser, "one JSON object per clip and match on stdout")
     parser.set_defaults(run=run)
@@ -79,7 +87,12 @@ def run(args: argparse.Namespace) -> int:
             start = time.perf_counter()
             try:
                 matches = library.search(
-                    clip, ber=args.ber, max_evalue=args.max_evalue, top=args.top, exhaustive=args.exhaustive
+                    clip,
+                    ber=args.ber,
+                    max_evalue=args.max_evalue,
+                    top=args.top,
+                    exhaustive=args.exhaustive,
+                    speed=args.speed,
                 )
             except (AudioError, FingerprintError, MismatchError) as error:
                 complain(str(error))
