@@ -1,11 +1,12 @@
 """Which way of running the encoder's network is the fastest on one core.
 
-Runs the same network with numpy (what :mod:`samaf.encoder` does), with numpy and numba, with onnxruntime and with
+Runs the same network with onnxruntime (what :mod:`samaf.encoder` does), with numpy, with numpy and numba, and with
 LiteRT; checks that all give the same activations; prints the processor time of each. A way whose libraries are not
 installed is left out::
 
-    pip install onnx onnxruntime ai-edge-litert tensorflow
+    pip install onnx ai-edge-litert tensorflow
     python bench/encoder_backends.py
+    python bench/encoder_backends.py --starts     what whole processes take that import a library or encode a query
 
 The repeats of all ways are interleaved and their medians taken, so that a busy machine treats them alike.
 """
@@ -14,8 +15,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,9 +58,56 @@ def random_weights(units: int, bits: int, seed: int = 0) -> Weights:
     return Weights("log-mel", stack, (bits,), kernel, recurrent, normal(4 * units), dense, normal(bits))
 
 
-def numpy_runner(weights: Weights, batch: int) -> Run:
+def onnxruntime_runner(weights: Weights, batch: int) -> Run:
     """What samaf does."""
     return Network(weights, weights.bits[-1])
+
+
+class NumpyNetwork:
+    """The network in numpy: one matrix product a step, one hyperbolic tangent over all four gates.
+
+    A logistic function is a shifted tangent; its scale is folded into the weights once.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        units = weights.units
+        scale = np.full(4 * units, 0.5, np.float32)
+        scale[2 * units : 3 * units] = 1.0  # the candidate's gate is a tangent already
+        self.units, self.n_inputs = units, len(weights.kernel)
+        self.gates = np.concatenate([weights.kernel, weights.recurrent]) * scale
+        self.bias = weights.bias * scale
+        self.dense, self.dense_bias = weights.dense, weights.dense_bias
+
+    def __call__(self, windows: Float32) -> Float32:
+        """Pre-sign activations (n, bits) of windows (n, steps, inputs)."""
+        n, steps, _ = windows.shape
+        u = self.units
+        seen = np.zeros((n, self.n_inputs + u), np.float32)
+        state, hidden = np.zeros((n, u), np.float32), seen[:, self.n_inputs :]
+        gates = np.empty((n, 4 * u), np.float32)
+        for t in range(steps):
+            seen[:, : self.n_inputs] = windows[:, t]
+            np.matmul(seen, self.gates, out=gates)
+            gates += self.bias
+            np.tanh(gates, out=gates)
+            i, f, g, o = (gates[:, k * u : (k + 1) * u] for k in range(4))
+            # logistic(x) = (1 + tanh(x / 2)) / 2
+            f += 1.0
+            state *= f
+            i += 1.0
+            i *= g
+            state += i
+            state *= 0.5
+            np.tanh(state, out=hidden)
+            o += 1.0
+            hidden *= o
+            hidden *= 0.5
+        return hidden @ self.dense + self.dense_bias
+
+
+def numpy_runner(weights: Weights, batch: int) -> Run:
+    """Numpy alone."""
+    return NumpyNetwork(weights)
 
 
 @numba.njit(inline="always", fastmath=True)
@@ -96,7 +147,7 @@ def _update(gates, bias, state, hidden):  # type: ignore[no-untyped-def]
 
 def numba_runner(weights: Weights, batch: int) -> Run:
     """Matrix products by numpy, everything else fused by numba."""
-    network = Network(weights, weights.bits[-1])
+    network = NumpyNetwork(weights)
     inputs, units = network.n_inputs, network.units
 
     def run(windows: Float32) -> Float32:
@@ -106,55 +157,11 @@ def numba_runner(weights: Weights, batch: int) -> Run:
         gates = np.empty((n, 4 * units), np.float32)
         for t in range(steps):
             seen[:, :inputs] = windows[:, t]
-            np.matmul(seen, network._gates, out=gates)
-            _update(gates, network._bias, state, seen[:, inputs:])
-        return seen[:, inputs:] @ network._dense + network._dense_bias
+            np.matmul(seen, network.gates, out=gates)
+            _update(gates, network.bias, state, seen[:, inputs:])
+        return seen[:, inputs:] @ network.dense + network.dense_bias
 
     return run
-
-
-def onnx_runner(weights: Weights, batch: int) -> Run:
-    """Onnxruntime's LSTM; its gates come in the order i, o, f, c."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    u = weights.units
-
-    def reordered(gates: Float32) -> Float32:
-        i, f, c, o = np.split(gates, 4, axis=-1)
-        return np.concatenate([i, o, f, c], axis=-1)
-
-    constants = {
-        "w": reordered(weights.kernel).T[None],
-        "r": reordered(weights.recurrent).T[None],
-        "b": np.concatenate([reordered(weights.bias), np.zeros(4 * u, np.float32)])[None],
-        "dense": weights.dense,
-        "dense_bias": weights.dense_bias,
-        "first": np.array([0], np.int64),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Transpose", ["windows"], ["steps"], perm=[1, 0, 2]),
-            helper.make_node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=u),
-            helper.make_node("Squeeze", ["last", "first"], ["hidden"]),
-            helper.make_node("Gemm", ["hidden", "dense", "dense_bias"], ["activations"]),
-        ],
-        "encoder",
-        [
-            helper.make_tensor_value_info(
-                "windows", TensorProto.FLOAT, ["n", WINDOW_FRAMES // weights.stack, len(weights.kernel)]
-            )
-        ],
-        [helper.make_tensor_value_info("activations", TensorProto.FLOAT, ["n", weights.bits[-1]])],
-        [numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda windows: session.run(None, {"windows": windows})[0]
 
 
 def litert_runner(weights: Weights, batch: int) -> Run:
@@ -185,9 +192,9 @@ def litert_runner(weights: Weights, batch: int) -> Run:
 
 
 RUNNERS = {
+    "onnxruntime": onnxruntime_runner,
     "numpy": numpy_runner,
     "numpy + numba": numba_runner,
-    "onnxruntime": onnx_runner,
     "LiteRT": litert_runner,
 }
 
@@ -197,13 +204,14 @@ def measure(weights: Weights, batch: int, repeats: int) -> dict[str, float]:
     shape = (batch, WINDOW_FRAMES // weights.stack, len(weights.kernel))
     windows = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     runs: dict[str, Run] = {}
+    expected = NumpyNetwork(weights)(windows)
     for name, make in RUNNERS.items():
         try:
             runs[name] = make(weights, batch)
         except ImportError as error:
             print(f"{name}: left out, {error}", file=sys.stderr)
             continue
-        worst = float(np.abs(runs[name](windows) - runs["numpy"](windows)).max())
+        worst = float(np.abs(runs[name](windows) - expected).max())
         if worst > TOLERANCE:
             raise SystemExit(f"{name} differs from numpy by {worst:.2g}")
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -215,6 +223,34 @@ def measure(weights: Weights, batch: int, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def measure_starts(weights: Weights, repeats: int) -> None:
+    """Median processor time of whole processes, printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "random.npz")
+        weights.save(path)
+        query = (
+            "import numpy as np\nfrom samaf.encoder import Encoder\n"
+            "samples = np.random.default_rng(0).standard_normal(80000).astype(np.float32)\n"
+            f"Encoder({path!r}, bits={weights.bits[-1]}).encode_query(samples)"
+        )
+        codes = {
+            "import numpy": "import numpy",
+            "... onnxruntime": "import numpy, onnxruntime",
+            "... and onnx": "import numpy, onnxruntime, onnx",
+            "5 s query": query,
+        }
+        times: dict[str, list[float]] = {name: [] for name in codes}
+        env = {**os.environ, "PYTHONPATH": sys.path[0]}
+        for _ in range(repeats):
+            for name, code in codes.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=folder)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                times[name].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    for name, values in times.items():
+        print(f"{name:16}{1e3 * statistics.median(values):8.0f} ms")
+
+
 def main() -> None:
     """Measure, print a table."""
     parser = argparse.ArgumentParser(
@@ -224,10 +260,14 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=384, help="size of the random network's LSTM")
     parser.add_argument("--bits", type=int, default=256, help="length of the random network's code")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--starts", action="store_true", help="measure whole processes instead")
     options = parser.parse_args()
     weights = (
         Weights.load(options.weights) if options.weights else random_weights(options.units, options.bits)
     )
+    if options.starts:
+        measure_starts(weights, options.repeats)
+        return
     print(f"LSTM of {weights.units} units, {weights.bits[-1]} bits, one core, {options.repeats} repeats")
     print(f"{'':16}{'windows':>8}{'ms':>9}{'x real time':>13}{'numpy / it':>12}")
     for batch, hop_s in ((QUERY_WINDOWS, QUERY_HOP_S), (LIBRARY_WINDOWS, REFERENCE_HOP_S)):

@@ -1,12 +1,12 @@
 """Audio -> Fingerprint, from a weights file, without TensorFlow.
 
-The network runs in numpy: one matrix product a step over a batch of windows, and one hyperbolic tangent over all
-four gates (a logistic function is a shifted tangent; its scale is folded into the weights once).
+The network runs on onnxruntime, on one core in the thread that calls: callers with many files use threads of their own.
 
 Measured by ``python bench/encoder_backends.py`` (384 units, one core of a Zen 5 processor, batches of 41 and of 128
-windows): with numpy's AVX2 products onnxruntime takes 1/2.1 and 1/1.8 of the time, LiteRT 1/1.7; with its AVX-512
-products (``OPENBLAS_CORETYPE=SkylakeX``) 1/1.4 and 1/1.1, and 1/1.1. Nearly all of the time goes to the products:
-compiling the rest with numba gains nothing.
+windows), in the time that onnxruntime takes: numpy takes 2.2 and 1.8, LiteRT 1.3 and 1.0. That is with numpy's AVX2
+products, which its OpenBLAS chooses there; with its AVX-512 products (``OPENBLAS_CORETYPE=SkylakeX``) numpy takes 1.4
+and 1.1. Compiling with numba what is not a product gains numpy nothing. Loading onnxruntime and making the session
+cost a process some 40 ms once (``--starts``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
+from samaf import onnx_graph
 from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.errors import AudioError, ModelError, shown
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, FrontEnd
@@ -40,7 +42,7 @@ PathLike = str | os.PathLike[str]
 
 
 class Network:
-    """The encoder half of the autoencoder on numpy arrays.
+    """The encoder half of the autoencoder, as a session of onnxruntime; any number of threads may call one.
 
     Parameters
     ----------
@@ -51,41 +53,55 @@ class Network:
     """
 
     def __init__(self, weights: Weights, bits: int) -> None:
-        units = weights.units
-        scale = np.full(4 * units, 0.5, np.float32)
-        scale[2 * units : 3 * units] = 1.0  # the candidate's gate is a tangent already
-        self.units = units
         self.n_inputs = weights.kernel.shape[0]
-        self._gates = np.concatenate([weights.kernel, weights.recurrent]) * scale
-        self._bias = weights.bias * scale
-        self._dense = np.ascontiguousarray(weights.dense[:, :bits])
-        self._dense_bias = weights.dense_bias[:bits]
+        self._made_of = weights, bits
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        # An arena would keep the memory of as many calls as ever ran at once; without one it is no slower.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        self._session = onnxruntime.InferenceSession(
+            _graph(weights, bits), options, providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, windows: Float32) -> Float32:
         """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs)."""
-        n, steps, _ = windows.shape
-        u = self.units
-        seen = np.zeros((n, self.n_inputs + u), np.float32)
-        state, hidden = np.zeros((n, u), np.float32), seen[:, self.n_inputs :]
-        gates = np.empty((n, 4 * u), np.float32)
-        for t in range(steps):
-            seen[:, : self.n_inputs] = windows[:, t]
-            np.matmul(seen, self._gates, out=gates)
-            gates += self._bias
-            np.tanh(gates, out=gates)
-            i, f, g, o = (gates[:, k * u : (k + 1) * u] for k in range(4))
-            # logistic(x) = (1 + tanh(x / 2)) / 2
-            f += 1.0
-            state *= f
-            i += 1.0
-            i *= g
-            state += i
-            state *= 0.5
-            np.tanh(state, out=hidden)
-            o += 1.0
-            hidden *= o
-            hidden *= 0.5
-        return hidden @ self._dense + self._dense_bias
+        out = np.empty((len(windows), self._made_of[1]), np.float32)
+        for at in range(0, len(windows), _BATCH):  # the gates of all steps at once take 150 kB a window
+            steps = np.ascontiguousarray(windows[at : at + _BATCH].swapaxes(0, 1), np.float32)
+            out[at : at + _BATCH] = self._session.run(None, {"steps": steps})[0][0]
+        return out
+
+    def __reduce__(self) -> tuple[type[Network], tuple[Weights, int]]:
+        return Network, self._made_of  # a session cannot be pickled
+
+
+def _graph(weights: Weights, bits: int) -> bytes:
+    """ONNX model: "steps" (steps, n, inputs) -> "activations" (1, n, bits)."""
+
+    def reordered(gates: Float32) -> Float32:
+        i, f, c, o = np.split(gates, 4, axis=-1)
+        return np.concatenate([i, o, f, c], axis=-1)
+
+    bias = reordered(weights.bias)
+    return onnx_graph.model(
+        "encoder",
+        [
+            onnx_graph.node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=weights.units),
+            onnx_graph.node("MatMul", ["last", "dense"], ["product"]),
+            onnx_graph.node("Add", ["product", "dense_bias"], ["activations"]),
+        ],
+        constants={
+            # one direction first; ONNX has a bias each for w and r
+            "w": reordered(weights.kernel).T[None],
+            "r": reordered(weights.recurrent).T[None],
+            "b": np.concatenate([bias, np.zeros_like(bias)])[None],
+            "dense": weights.dense[:, :bits],
+            "dense_bias": weights.dense_bias[:bits],
+        },
+        inputs={"steps": ("steps", "n", len(weights.kernel))},
+        outputs={"activations": (1, "n", bits)},
+    )
 
 
 class Encoder:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +103,72 @@ def test_the_network_is_an_lstm(front_end: str, stack: int, units: int) -> None:
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-4)
     np.testing.assert_allclose(Network(weights, 64)(windows), expected[:, :64], atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300])
+def test_any_number_of_windows(n: int) -> None:
+    weights = random_weights()
+    windows = np.random.default_rng(2).standard_normal((n, 25, 256)).astype(np.float32)
+    got = Network(weights, 64)(windows)
+    assert got.shape == (n, 64) and got.dtype == np.float32
+    for k in range(0, n, 63):
+        np.testing.assert_allclose(got[k], lstm(weights, windows[k])[:64], atol=1e-4)
+
+
+def test_threads_share_a_network() -> None:
+    network = Network(random_weights(units=64), 128)
+    windows = np.random.default_rng(3).standard_normal((40, 37, 25, 256)).astype(np.float32)
+    alone = [network(each) for each in windows]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(network, windows))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_network_works_in_its_callers_thread_alone(model: Path) -> None:
+    code = (
+        "import os, sys, numpy as np\n"
+        "from samaf.encoder import Encoder\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "encoder = Encoder(sys.argv[1])\n"
+        "encoder._network(np.zeros((128, 25, 256), np.float32))\n"
+        "assert len(os.listdir('/proc/self/task')) == before\n"
+    )
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("threads are counted in /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_many_windows_at_once_take_little_memory() -> None:
+    psutil = pytest.importorskip("psutil")
+    network = Network(random_weights(units=384), 128)
+    windows = np.zeros((4096, 25, 256), np.float32)
+    network(windows[:128])
+    before = psutil.Process().memory_info().rss
+    peak = 0
+    stop = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.002):
+            peak = max(peak, psutil.Process().memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        network(windows)
+    finally:
+        stop.set()
+        watcher.join()
+    assert 0 < peak - before < 100e6  # the gates of all windows at once would take 600 MB
+
+
+def test_an_encoder_can_be_sent_to_another_process(encoder: Encoder) -> None:
+    samples = tune(3)
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert sent.encode(samples) == encoder.encode(samples)
 
 
 def test_loud_inputs_saturate_quietly() -> None:
