@@ -256,7 +256,7 @@ class Library:
                     continue
                 print_ = self.encoder.encode(restored, hop_s=hop_s, confidence=True)
                 if print_.valid.any():
-                    played = (_played_at(match, tried) for match in searched(print_))
+                    played = (played_at(match, tried) for match in searched(print_))
                     matches += [m for m in played if m.evalue <= max_evalue]
         return without_overlaps(matches, top)
 
@@ -296,7 +296,7 @@ def _speeds(slowest: float, fastest: float) -> list[float]:
     return [1.0 - SPEED_STEP * k for k in down] + [1.0 + SPEED_STEP * k for k in up]
 
 
-def _played_at(match: Match, speed: float) -> Match:
+def played_at(match: Match, speed: float) -> Match:
     """A match of audio that was restored from `speed`, told in the clip's own time, by the fewest changes."""
     tempo, cents = match.tempo, 0.0
     if abs(tempo - 1.0) <= SPEED_STEP / 2:

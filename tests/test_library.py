@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from synth import tune, write
 
 from samaf import AudioError, Fingerprint, Library, LockedError, MismatchError, ModelError, StoreError
@@ -18,7 +19,8 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import check_hop, default_db
+from samaf.library import check_hop, default_db, played_at
+from samaf.search import Match
 from samaf.weights import DEFAULT_PATH, Weights
 
 FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}
@@ -430,3 +432,39 @@ def test_memory_of_waiting_files_is_bounded(db: Path, music: Path, monkeypatch: 
     with Library(db, writable=True) as library:
         library.add(music, jobs=2)
     assert most <= 4
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", [0.9, 0.93, 1.08, 1.1])
+def test_a_clip_played_at_another_speed_is_found_and_its_speed_told(
+    db: Path, tmp_path: Path, speed: float
+) -> None:
+    whole = tune(40, seed=7)
+    for seed in range(7, 11):
+        write(tmp_path / f"{seed}.wav", tune(40, seed=seed))
+    add(db, *sorted(tmp_path.glob("*.wav")))
+    clip = soxr.resample(whole[16000 * 10 : 16000 * 20], 16000 * speed, 16000)
+    with Library(db) as library:
+        match = library.search(clip, **FORCED)[0]
+        alone = library.search(clip, **FORCED, speed=(1.0, 1.0))
+    assert match.title == "7"
+    assert match.speed * match.tempo == pytest.approx(speed, abs=0.03)
+    assert match.speed == pytest.approx(speed, abs=0.05)
+    assert match.track_start_s - match.query_start_s * speed == pytest.approx(10.0, abs=0.4)
+    assert match.query_end_s <= 10.0 / speed + 0.1
+    assert not alone or alone[0].score <= match.score + 1e-9 or alone[0].speed == 1.0
+
+
+def test_changes_are_told_by_the_fewest_values() -> None:
+    match = Match(1, "/a", "a", 0.1, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)
+    sped = played_at(match, 1.1)
+    assert (sped.speed, sped.tempo, sped.pitch_cents) == (1.1, 1.0, 0.0)
+    pitched = played_at(replace(match, tempo=1 / 1.05), 1.05)
+    assert (pitched.speed, pitched.tempo) == (1.0, 1.0)
+    assert pitched.pitch_cents == pytest.approx(84.5, abs=0.1)
+    both = played_at(replace(match, tempo=1.08), 1.1)
+    assert (both.speed, both.tempo) == (1.1, 1.08)
+    assert both.query_end_s == pytest.approx(5.0 / 1.1, abs=1e-3)
+    assert both.score < match.score and both.evalue > match.evalue
