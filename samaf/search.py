@@ -38,8 +38,10 @@ EVALUATED_LINES = 8
 """Lines of a section that are held against the null model."""
 CUT_BER = 0.42
 """Rows that agree better than this belong to a match when its ends are looked for."""
-ALIKE = 16.0
-"""Alignments that are one test: neighbours in offset and slope share most of their evidence (measured, see README)."""
+ALIKE = 5.0
+"""Alignments that count as one test: neighbouring offsets share most of their evidence."""
+RARER = 6.0
+"""A changed tempo is this much rarer than an unchanged one: its E-value counts so often, and once per slope tried."""
 VOTE_BIN_S = 0.5
 
 _WINDOW_S = 1.0
@@ -219,9 +221,10 @@ class Searcher:
             )
             for segment, line in lines[: max(EVALUATED_LINES, 2 * top)]
         ]
-        tests *= len(slopes) / ALIKE
+        tests /= ALIKE
+        stretched = RARER * len(slopes)
         judged = (
-            work.judge(segment, work.grow(segment, line, section), tests, competition)
+            work.judge(segment, work.grow(segment, line, section), tests, stretched, competition)
             for segment, line in whole
         )
         return [f for f in judged if f is not None]
@@ -330,7 +333,9 @@ class _Query:
         errors = distance(self.hashes[query_i], stored[real]) / self.null.bits
         return query_i, rows, errors
 
-    def judge(self, segment: Segment, line: Line, tests: float, competition: Competition) -> _Found | None:
+    def judge(
+        self, segment: Segment, line: Line, tests: float, stretched: float, competition: Competition
+    ) -> _Found | None:
         """The stretch of a line that agrees, its BER and its E-value."""
         query_i, rows, errors = self.rows(segment, line)
         extent = _extent(errors)
@@ -341,6 +346,8 @@ class _Query:
         agreement = self.null.agreement(signed, segment.hashes[rows])
         chance = self.null.log10_chance(agreement, signed, self.reference_hop_s)
         evalue = competition.log10_evalue(line.score, chance + math.log10(max(tests, 1.0)))
+        if abs(line.slope - 1.0) > 0.5 * DRIFT_S / max(self.n * self.hop_s, 1.0):
+            evalue += math.log10(stretched)
         return _Found(segment, line, query_i, rows, float(errors.mean()), evalue)
 
 

@@ -31,6 +31,8 @@ BACKGROUND_HOP_S = 0.5
 """Seconds from row to row of a background run."""
 MAX_WEIGHT = 3.0
 """Half log-odds of a bit never exceed this: no bit is surer than 99.8 %."""
+TAPER = 0.8
+"""The competition's tail is shorter far out than where it is measured; tuned on music that is in no library."""
 BLOCK_ROWS = 8
 """Longest stretch of rows whose spread is measured as a whole; longer ones are sums of such blocks."""
 
@@ -148,7 +150,7 @@ class Competition:
             return
         rank = np.arange(self.LEFT_OUT, self.n)
         spacings = (rank + 1) * (ordered[rank] - ordered[rank + 1])
-        self.excess = max(float(spacings.mean()), 1e-3)
+        self.excess = max(TAPER * float(spacings.mean()), 1e-3)
         self.floor = float(ordered[self.n])
         self.weight = 0.5 * self.n / self.RANKS
 
