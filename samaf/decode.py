@@ -223,7 +223,7 @@ class _FFmpegReader:
         self.file.name = ""
         try:
             self.container = av.open(
-                self.file, mode="r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
+                self.file, mode="r", options={"protocol_whitelist": "none"}, **_lenient(av.__version__)
             )
             self._open_stream()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -322,3 +322,8 @@ class _FFmpegReader:
         if frame.sample_rate != self.info.sample_rate:  # some broadcasts change it on the way
             mono = soxr.resample(mono, frame.sample_rate, self.info.sample_rate)
         return mono
+
+
+def _lenient(version: str) -> dict[str, Any]:
+    """What tells PyAV not to refuse a file for tags in another encoding; from version 19 on it never does."""
+    return {"metadata_errors": "ignore"} if int(version.split(".")[0]) < 19 else {}
