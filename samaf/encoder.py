@@ -182,7 +182,7 @@ class Encoder:
         return self.encode_stream([np.asarray(audio)], hop_s=hop_s, confidence=confidence, name="samples")
 
     def encode_query(self, audio: PathLike | Float32) -> Fingerprint:
-        """Fingerprint with the query hop and with confidence: what :func:`samaf.search.search` takes."""
+        """Fingerprint with the query hop and with confidence: what :meth:`samaf.search.Searcher.search` takes."""
         return self.encode(audio, hop_s=QUERY_HOP_S, confidence=True)
 
     def encode_stream(

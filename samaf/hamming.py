@@ -8,12 +8,15 @@ CPU has it.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -25,11 +28,25 @@ _BLOCK = 1024
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` without the GIL and keep the machine code on disk, where some folder is writable."""
+    """Compile `function` without the GIL and keep the machine code on disk, where some folder is writable.
+
+    It is kept in the user's cache folder, unless $NUMBA_CACHE_DIR names another: beside the source, numba's files would
+    outlast an uninstalled package and be taken for it.
+    """
+    given = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = given or str(_cache_folder())  # type: ignore[attr-defined]
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the user's cache folder can be written: compile in memory
+    except (RuntimeError, OSError):  # no folder can be written: compile in memory
         return njit(nogil=True)(function)
+    finally:
+        config.CACHE_DIR = given  # type: ignore[attr-defined]
+
+
+def _cache_folder() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "samaf"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "samaf"
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -77,6 +77,10 @@ class AddReport:
     duration_s: float = 0.0
 
 
+class _ChangedError(AudioError):
+    """A file is not any more what it was when it was looked at."""
+
+
 class _StoppedError(Exception):
     """The caller has given up: threads end early."""
 
@@ -138,6 +142,10 @@ class Adding:
                     self._take(file, future)
                     self.progress(done, len(paths), file.path)
                 self._flush()
+                for file in self.twins:
+                    self._failed(
+                        file.path, "has the content of a file that changed while it was read; add it again"
+                    )
             except KeyboardInterrupt:
                 self._flush()  # what is encoded already need not be lost
                 raise
@@ -196,9 +204,12 @@ class Adding:
             print_ = self.encoder.encode_stream(blocks, hop_s=header.hop_s, name=shown(file.path))
         if not print_.valid.any():
             raise AudioError("is silent or steady noise throughout: there is nothing to find it by")
-        status = os.stat(file.path)
+        try:
+            status = os.stat(file.path)
+        except OSError as error:
+            raise _ChangedError("was moved or deleted while it was read; add it again") from error
         if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
-            raise AudioError("changed while it was read; add it again")
+            raise _ChangedError("changed while it was read; add it again")
         title = title_of(file.path, tags)
         info = TrackInfo(file.path, title, file.digest, file.size_bytes, file.mtime_ns, tags)
         return info, print_
@@ -226,7 +237,9 @@ class Adding:
             info, print_ = future.result()
         except Exception as error:
             self.ahead.discard(file.digest)
-            self.broken[file.digest] = reason = _reason(error, file.path)
+            reason = _reason(error, file.path)
+            if not isinstance(error, _ChangedError):  # else the content itself is sound, under another path
+                self.broken[file.digest] = reason
             self._failed(file.path, reason)
         else:
             if not self.batch:

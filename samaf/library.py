@@ -235,6 +235,8 @@ class Library:
         MismatchError
             The fingerprint does not fit the index.
         """
+        if not 0.5 <= speed[0] <= 1.0 <= speed[1] <= 2.0:
+            raise ValueError(f"speeds {speed}: give the slowest from 0.5 to 1 and the fastest from 1 to 2")
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
         print_ = self._query(clip, name, samples)

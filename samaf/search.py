@@ -18,7 +18,7 @@ from samaf.alignment import DRIFT_S, Line, refine, scan, slopes_for
 from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
 from samaf.hamming import distance
-from samaf.index import Index
+from samaf.index import Index, Snapshot
 from samaf.index.probe import candidates
 from samaf.index.segment import Segment
 from samaf.significance import Competition, NullModel
@@ -43,6 +43,10 @@ ALIKE = 5.0
 RARER = 6.0
 """A changed tempo is this much rarer than an unchanged one: its E-value counts so often, and once per slope tried."""
 VOTE_BIN_S = 0.5
+SHIFT_S = 0.4
+"""How far off a coarse line may lie."""
+APART_S = 0.5
+"""Lines of one track that lie no further apart are one."""
 
 _WINDOW_S = 1.0
 
@@ -93,10 +97,21 @@ class _Found:
 
     segment: Segment
     line: Line
-    query_i: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    first_i: int
+    last_i: int
     ber: float
     log10_evalue: float
+
+    def runs_along(self, segment: Segment, line: Line, section: slice, query: _Query) -> bool:
+        """Whether this match covers a section on the same line."""
+        middle = (section.start + section.stop) / 2
+        return (
+            self.segment is segment
+            and self.line.first == line.first
+            and self.first_i <= section.start + query.ratio
+            and self.last_i >= section.stop - 2 * query.ratio
+            and abs(self.line.at(middle) - line.at(middle)) <= APART_S / query.hop_s
+        )
 
 
 class Searcher:
@@ -158,6 +173,8 @@ class Searcher:
         AudioError
             If no hash of the query is valid.
         """
+        if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
+            raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
         header = self.index.header
         if query.bits > header.bits:
             query = query.truncated(header.bits)
@@ -170,29 +187,28 @@ class Searcher:
         with self.index.snapshot() as snapshot:
             tests = work.ratio * sum(len(s) - s.n_invalid for s in snapshot.segments)
             found: list[_Found] = []
+            limit = math.log10(max_evalue)
             for section in work.sections():
-                found += self._section(
-                    work, section, snapshot.segments, snapshot.removed, tests, exhaustive, top
-                )
-            found = [f for f in found if f.ber <= ber and f.log10_evalue <= math.log10(max_evalue)]
+                judged = self._section(work, section, snapshot, tests, exhaustive, top, found)
+                found += [f for f in judged if f.ber <= ber and f.log10_evalue <= limit]
             return without_overlaps([self._match(work, f, snapshot) for f in found], top)
 
     def _section(
         self,
         work: _Query,
         section: slice,
-        segments: tuple[Segment, ...],
-        removed: frozenset[int],
+        snapshot: Snapshot,
         tests: float,
         exhaustive: bool,
         top: int,
+        known: list[_Found],
     ) -> list[_Found]:
-        """Lines of one section, grown over the query and judged."""
+        """Lines of one section, grown over the query and judged, less those that a known match runs along."""
         part = work.part(section)
         slopes = slopes_for(part.n, part.hop_s)
         lines: list[tuple[Segment, Line]] = []
         scores: list[float] = []
-        for segment in segments:
+        for segment in snapshot.segments:
             if len(segment) == 0:
                 continue
             if exhaustive or not segment.tables:
@@ -202,12 +218,22 @@ class Searcher:
                 turns = np.zeros(1)
             else:
                 coarse, turns = _vote(segment, part), slopes - 1.0
-            if removed:
+            if snapshot.removed:
                 ids = segment.track_ids[np.searchsorted(segment.starts, [line.first for line in coarse])]
-                coarse = [c for c, track_id in zip(coarse, ids, strict=True) if int(track_id) not in removed]
-            shifts = np.arange(-4.0, 5.0)
-            fine = refine(coarse, segment.hashes, part.signed, part.ratio, shifts=shifts, turns=turns)
-            lines += [(segment, line) for line in _distinct(fine, part.n, 2 * EVALUATED_LINES)]
+                coarse = [
+                    c
+                    for c, track_id in zip(coarse, ids, strict=True)
+                    if int(track_id) not in snapshot.removed
+                ]
+            fine = refine(
+                coarse,
+                segment.hashes,
+                part.signed,
+                part.ratio,
+                shifts=_shifts(SHIFT_S, part.hop_s),
+                turns=turns,
+            )
+            lines += [(segment, line) for line in _distinct(fine, part, 2 * EVALUATED_LINES)]
             best_of_track: dict[int, float] = {}
             for line in fine:
                 best_of_track.setdefault(line.first, line.score)
@@ -221,6 +247,7 @@ class Searcher:
             )
             for segment, line in lines[: max(EVALUATED_LINES, 2 * top)]
         ]
+        whole = [pair for pair in whole if not any(f.runs_along(*pair, section, work) for f in known)]
         tests /= ALIKE
         stretched = RARER * len(slopes)
         judged = (
@@ -229,14 +256,14 @@ class Searcher:
         )
         return [f for f in judged if f is not None]
 
-    def _match(self, work: _Query, found: _Found, snapshot: Any) -> Match:
+    def _match(self, work: _Query, found: _Found, snapshot: Snapshot) -> Match:
         line, hop_s = found.line, work.hop_s
         k = int(np.searchsorted(found.segment.starts, line.first))
         track = snapshot.track(int(found.segment.track_ids[k]))
         # rows tell where a match begins and ends to within a reference hop; at the ends of the query, of the
         # track and between rows it may reach further than the last row that agrees
         reach = work.ratio / line.slope
-        first, last = found.query_i[0], found.query_i[-1]
+        first, last = float(found.first_i), float(found.last_i)
         if first - reach < 0:
             first = max(0.0, -line.offset / line.slope)
         if last + reach > work.n - 1:
@@ -244,7 +271,7 @@ class Searcher:
         query_start_s, query_end_s = first * hop_s, last * hop_s + _WINDOW_S
         if last == work.n - 1:
             query_end_s = work.duration_s
-        track_start_s = line.at(first) * hop_s
+        track_start_s = max(0.0, line.at(first) * hop_s)
         track_end_s = track_start_s + (query_end_s - query_start_s) * line.slope
         if track_end_s > track.duration_s:
             query_end_s -= (track_end_s - track.duration_s) / line.slope
@@ -301,15 +328,24 @@ class _Query:
     def grow(self, segment: Segment, line: Line, section: slice) -> Line:
         """Follow a line over the rest of the query, its slope the finer the further it holds."""
         low, high = section.start, section.stop
-        while low > 0 or high < self.n:
+        # the track is met between these query rows, a few more for what the line may turn
+        first = max(0, int(-line.offset / line.slope) - round(1 / self.hop_s))
+        end = self.ratio * (line.last - line.first) - line.offset
+        stop = min(self.n, int(end / line.slope) + round(1 / self.hop_s))
+        while low > first or high < stop:
             span = high - low
-            new_low, new_high = max(0, low - span), min(self.n, high + span)
+            new_low, new_high = max(first, low - span), min(stop, high + span)
             part = self.part(slice(new_low, new_high))
             moved = Line(line.first, line.last, line.at(new_low), line.slope, line.score)
             step = DRIFT_S / max(part.n * self.hop_s, 1e-9)
             turns = step * np.arange(-4.0, 5.0)
             [best] = refine(
-                [moved], segment.hashes, part.signed, self.ratio, shifts=np.arange(-2.0, 3.0), turns=turns
+                [moved],
+                segment.hashes,
+                part.signed,
+                self.ratio,
+                shifts=_shifts(SHIFT_S / 2, self.hop_s),
+                turns=turns,
             ) or [moved]
             line = Line(line.first, line.last, best.offset - best.slope * new_low, best.slope, line.score)
             query_i, _, errors = self.rows(segment, line)
@@ -348,7 +384,7 @@ class _Query:
         evalue = competition.log10_evalue(line.score, chance + math.log10(max(tests, 1.0)))
         if abs(line.slope - 1.0) > 0.5 * DRIFT_S / max(self.n * self.hop_s, 1.0):
             evalue += math.log10(stretched)
-        return _Found(segment, line, query_i, rows, float(errors.mean()), evalue)
+        return _Found(segment, line, int(query_i[0]), int(query_i[-1]), float(errors.mean()), evalue)
 
 
 def _extent(errors: NDArray[np.float64]) -> slice:
@@ -387,12 +423,21 @@ def _vote(segment: Segment, part: _Query) -> list[Line]:
     ]
 
 
-def _distinct(lines: list[Line], n_query: int, count: int) -> list[Line]:
-    """The first `count` lines that do not run within 0.5 s or so of one before them."""
+def _shifts(reach_s: float, hop_s: float) -> NDArray[np.float64]:
+    """Offsets to try, in query hops: nine at most, to about `reach_s` each way."""
+    reach = reach_s / hop_s
+    steps = min(round(reach), 4)
+    return np.linspace(-reach, reach, 2 * steps + 1) if steps else np.zeros(1)
+
+
+def _distinct(lines: list[Line], part: _Query, count: int) -> list[Line]:
+    """The first `count` lines that do not run beside one of the same track before them."""
     kept: list[Line] = []
-    middle = n_query / 2
+    middle = part.n / 2
     for line in lines:
-        if all(line.first != k.first or abs(line.at(middle) - k.at(middle)) > 5 for k in kept):
+        if all(
+            line.first != k.first or abs(line.at(middle) - k.at(middle)) > APART_S / part.hop_s for k in kept
+        ):
             kept.append(line)
             if len(kept) == count:
                 break

@@ -98,9 +98,10 @@ class NullModel:
         mean = variance = 0.0
         stride = max(1, round(hop_s / BACKGROUND_HOP_S))
         runs, length, _ = self.background.shape
+        rows = max(1, min(BLOCK_ROWS, 1 + (length - 1) // stride))  # a block must fit into a background run
         flat = self.background.reshape(runs * length, self.bits)
-        for start in range(0, len(signed), BLOCK_ROWS):
-            block = signed[start : start + BLOCK_ROWS]
+        for start in range(0, len(signed), rows):
+            block = signed[start : start + rows]
             agreement = (flat @ block.T).reshape(runs, length, len(block))
             places = length - stride * (len(block) - 1)
             total = np.zeros((runs, places), np.float32)
@@ -115,7 +116,7 @@ class NullModel:
     def log10_chance(self, agreement: float, signed: Float32, hop_s: float) -> float:
         """Base-10 logarithm of the chance that one unrelated alignment agrees as much."""
         mean, spread = self.moments(signed, hop_s)
-        return self.tail.log10_chance((agreement - mean) / spread, len(signed))
+        return self.tail.log10_chance(float((agreement - mean) / spread), len(signed))
 
 
 def bit_weight(confidence: Float32, intercept: float, slope: float) -> Float32:
@@ -157,7 +158,7 @@ class Competition:
     def log10_evalue(self, score: float, log10_background: float) -> float:
         """Average, in logarithms, of the background's E-value and the competition's.
 
-        The more tracks compete, the more they count: half of the whole at most, nothing under 12 tracks.
+        The more tracks compete, the more they count: half of the whole at most, nothing up to 12 tracks.
         """
         if self.weight == 0.0:
             return log10_background

@@ -14,7 +14,7 @@ from samaf.errors import AudioError, MismatchError, ModelError
 from samaf.hamming import pack
 from samaf.index import Index, TrackInfo
 from samaf.search import Searcher, _extent
-from samaf.significance import NullModel, Tail, bit_weight
+from samaf.significance import Competition, NullModel, Tail, bit_weight
 
 N_TRACKS = 12
 TRACK_S = 60.3
@@ -302,3 +302,55 @@ def test_bit_weight_grows_with_confidence() -> None:
     assert weight[0] == 0.0
     assert weight[1] == pytest.approx(0.75)
     assert weight[2] == 3.0
+
+
+def test_competition_lowers_what_the_library_makes_usual() -> None:
+    rng = np.random.default_rng(8)
+    usual = list(np.abs(rng.normal(3.0, 0.5, 100)))
+    competition = Competition(usual)
+    assert competition.weight == 0.5
+    far, near = competition.log10_evalue(12.0, -9.0), competition.log10_evalue(max(usual), -9.0)
+    assert far < near < -3.0
+    doubled = Competition([*usual, 12.0, 12.0])  # the recording itself is stored twice
+    assert doubled.log10_evalue(12.0, -9.0) == pytest.approx(far, rel=0.1)
+
+
+def test_without_competitors_the_background_decides() -> None:
+    for n in (0, 1, 12):
+        assert Competition([5.0] * n).log10_evalue(9.0, -4.0) == -4.0
+
+
+@pytest.mark.parametrize("hop_s", [0.5, 2.0, 10.0])
+def test_other_reference_hops(model: Model, tmp_path: Path, hop_s: float) -> None:
+    rng = np.random.default_rng(13)
+    model_id = model.weights.model_id
+    known = [activations(200.0, rng) for _ in range(3)]
+    with Index.create(tmp_path / "i", model_id=model_id, bits=128, hop_s=hop_s, query_hop_s=0.1) as index:
+        step = round(hop_s * 10)
+        index.add([(TrackInfo(f"/m/{k}"), fingerprint(v, model_id, step=step)) for k, v in enumerate(known)])
+        query = fingerprint(noisy(known[1][303:1003], 0.3, rng), model_id)
+        match = Searcher(index, model.weights).search(query)[0]
+    assert match.path == "/m/1"
+    assert match.track_start_s - match.query_start_s == pytest.approx(30.3, abs=0.3)
+
+
+def test_a_long_match_is_one_match(model: Model, tmp_path: Path) -> None:
+    rng = np.random.default_rng(14)
+    model_id = model.weights.model_id
+    long = activations(600.0, rng)
+    with Index.create(tmp_path / "i", model_id=model_id, bits=128, hop_s=1.0, query_hop_s=0.1) as index:
+        index.add([(TrackInfo("/m/long"), fingerprint(long, model_id, step=10))])
+        searcher = Searcher(index, model.weights)
+        [match] = searcher.search(fingerprint(noisy(long, 0.3, rng), model_id))
+        assert (match.query_start_s, match.query_end_s) == pytest.approx((0.0, 600.0), abs=0.2)
+        values = stretched(long, 1.03)
+        [match] = searcher.search(fingerprint(noisy(values, 0.3, rng), model_id))
+        assert match.tempo == pytest.approx(1.03, abs=0.002)
+        assert match.track_end_s == pytest.approx(600.0, abs=3.0)
+
+
+def test_wrong_arguments_are_refused(searcher: Searcher, model: Model, tracks: list[np.ndarray]) -> None:
+    query = clip(model, tracks[0], 0, 41)
+    for wrong in ({"max_evalue": 0.0}, {"ber": 1.5}, {"top": 0}):
+        with pytest.raises(ValueError, match="must be above 0"):
+            searcher.search(query, **wrong)

@@ -182,6 +182,10 @@ class _State:
     def _checkpoint(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}.weights.h5"
 
+    def _corpus_key(self) -> str:
+        """Digest of the audio, the distortions and the seed that the frames were rendered with."""
+        return str(json.loads((self.folder / "corpus.json").read_text())["key"])
+
     def restore(self, model: Autoencoder) -> int:
         """Load the last checkpoint of a training with the same preset; return the number of epochs done."""
         path = self.folder / "state.json"
@@ -190,6 +194,7 @@ class _State:
         state = json.loads(path.read_text())
         checkpoint = self._checkpoint(len(state["history"]))
         same = {**state["preset"], "steps": 0} == {**self.preset.to_json(), "steps": 0}  # steps may change
+        same = same and state.get("corpus") == self._corpus_key()
         if not same or not checkpoint.exists():
             return 0
         model.load_weights(checkpoint)
@@ -205,7 +210,12 @@ class _State:
         model.save_weights(self._checkpoint(epoch), overwrite=True)
         export_weights(model, self.preset, self.folder / LATEST, training=self.history)
         new = self.folder / "state.json.new"
-        state = {"preset": self.preset.to_json(), "seed": self.seed, "history": self.history}
+        state = {
+            "preset": self.preset.to_json(),
+            "seed": self.seed,
+            "corpus": self._corpus_key(),
+            "history": self.history,
+        }
         new.write_text(json.dumps(state))
         os.replace(new, self.folder / "state.json")
         for old in self.folder.glob("epoch-*.weights.h5"):
