@@ -40,7 +40,7 @@ DEFAULT_SPEED = (0.9, 1.1)
 SPEED_STEP = 0.05
 SPEED_CLIP_S = 15.0
 """Clips up to this long are tried at other speeds."""
-SURE_SCORE = 6.0
+SURE_SCORE = 4.0
 """A match with this score needs no look at other speeds."""
 SPEED_PENALTY = 1.0
 """Other speeds are more chances to be wrong, and rarer: their E-values count tenfold."""
