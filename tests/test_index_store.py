@@ -710,6 +710,7 @@ if os.geteuid() == 0:
     from samaf.index import segment
     part = segment.plain([np.ones((1, 2), np.uint64)], [1], 2)
     segment.with_tables(part)
+    Index.open(path).close()
     os.setgid(65534); os.setuid(65534)
 with Index.open(path) as index:
     assert index.verify().ok
