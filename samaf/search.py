@@ -33,6 +33,7 @@ SECTION_S = 10.0
 PROBES = 16
 """Buckets looked into per band and query hash."""
 SCANNED_LINES = 1000
+FEWEST_LINES = 32
 VOTED_LINES = 300
 EVALUATED_LINES = 8
 """Lines of a section that are held against the null model."""
@@ -208,12 +209,24 @@ class Searcher:
         slopes = slopes_for(part.n, part.hop_s)
         lines: list[tuple[Segment, Line]] = []
         scores: list[float] = []
+        n_rows = sum(map(len, snapshot.segments))
+
+        def share(segment: Segment) -> int:
+            """How many of the scanned lines a segment gets: an index of many small ones costs no more than one."""
+            return max(FEWEST_LINES, SCANNED_LINES * len(segment) // n_rows)
+
         for segment in snapshot.segments:
             if len(segment) == 0:
                 continue
             if exhaustive or not segment.tables:
                 coarse = scan(
-                    segment.hashes, segment.starts, part.hashes, part.valid, part.ratio, slopes, SCANNED_LINES
+                    segment.hashes,
+                    segment.starts,
+                    part.hashes,
+                    part.valid,
+                    part.ratio,
+                    slopes,
+                    share(segment),
                 )
                 turns = np.zeros(1)
             else:
