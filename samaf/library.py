@@ -26,9 +26,11 @@ from samaf.search import (
     DEFAULT_BER,
     DEFAULT_MAX_EVALUE,
     DEFAULT_TOP,
+    SURE_SCORE,
     Match,
     Searcher,
-    without_overlaps,
+    decide,
+    power_of_ten,
 )
 from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
 
@@ -40,8 +42,6 @@ DEFAULT_SPEED = (0.9, 1.1)
 SPEED_STEP = 0.05
 SPEED_CLIP_S = 15.0
 """Clips up to this long are tried at other speeds."""
-SURE_SCORE = 4.0
-"""A match with this score needs no look at other speeds."""
 SPEED_PENALTY = 1.0
 """Other speeds are more chances to be wrong, and rarer: their E-values count tenfold."""
 
@@ -243,13 +243,11 @@ class Library:
         if not print_.valid.any():
             raise AudioError(f"{name}: is silent or steady noise throughout; give a clip with content")
 
-        def searched(print_: Fingerprint) -> list[Match]:
-            return self.searcher.search(
-                print_, ber=ber, max_evalue=max_evalue, top=top, exhaustive=exhaustive
-            )
+        def candidates(print_: Fingerprint) -> list[Match]:
+            return self.searcher.candidates(print_, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
 
-        matches = searched(print_)
-        if samples and not any(match.score >= SURE_SCORE for match in matches):
+        found = candidates(print_)
+        if samples and not any(match.score >= SURE_SCORE for match in found):
             audio = np.concatenate(samples)
             hop_s = self.index.header.query_hop_s
             for tried in _speeds(*speed):
@@ -258,9 +256,8 @@ class Library:
                     continue
                 print_ = self.encoder.encode(restored, hop_s=hop_s, confidence=True)
                 if print_.valid.any():
-                    played = (played_at(match, tried) for match in searched(print_))
-                    matches += [m for m in played if m.evalue <= max_evalue]
-        return without_overlaps(matches, top)
+                    found += [played_at(match, tried) for match in candidates(print_)]
+        return decide(found, ber=ber, max_evalue=max_evalue, top=top)
 
     def _query(
         self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str, samples: list[NDArray[np.float32]]
@@ -310,7 +307,7 @@ def played_at(match: Match, speed: float) -> Match:
     return replace(
         match,
         score=match.score - SPEED_PENALTY,
-        evalue=match.evalue * 10.0**SPEED_PENALTY,
+        evalue=power_of_ten(SPEED_PENALTY - match.score),
         query_start_s=round(match.query_start_s / speed, 3),
         query_end_s=round(match.query_end_s / speed, 3),
         speed=round(speed_told, 4),

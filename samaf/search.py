@@ -2,13 +2,14 @@
 
 A query is taken in sections of some 10 s. Each section's candidate lines come from the inverted tables (hits that
 vote for a line) or, in small segments and exhaustive mode, from a scan of every position. The best are re-ranked with
-confidence, grown over the whole query as far as their bits agree, and held against the null model.
+confidence, grown over the whole query as far as their bits agree, and held against the null model. Last they are
+held against each other: of several tracks that a stretch resembles, one must stand out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,11 @@ from samaf.significance import Competition, NullModel
 from samaf.weights import Weights
 
 DEFAULT_BER = 0.35
-DEFAULT_MAX_EVALUE = 1e-3
+DEFAULT_MAX_EVALUE = 1e-2
 DEFAULT_TOP = 5
+
+SURE_SCORE = 4.0
+"""A match with this score stands whatever else its stretch resembles."""
 
 SECTION_S = 10.0
 """Length of the sections that a long query is searched by; they overlap by half."""
@@ -63,7 +67,8 @@ class Match:
     ber : float
         Bit error rate over all aligned hashes.
     evalue : float
-        Expected number of matches at least this good by chance, over the whole library.
+        Expected number of matches at least this good by chance, over the whole library, in view of what else in it
+        the query resembles.
     score : float
         ``-log10(evalue)``; finite where `evalue` has underflowed to 0.
     query_start_s, query_end_s, track_start_s, track_end_s : float
@@ -174,8 +179,19 @@ class Searcher:
         AudioError
             If no hash of the query is valid.
         """
-        if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
-            raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
+        found = self.candidates(query, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
+        return decide(found, ber=ber, max_evalue=max_evalue, top=top)
+
+    def candidates(
+        self, query: Fingerprint, *, max_evalue: float, top: int, exhaustive: bool = False
+    ) -> list[Match]:
+        """What a query resembles, for :func:`decide` to choose from; arguments and errors are those of `search`.
+
+        Each is held against chance, not yet against the others; those that `max_evalue` will turn down are among
+        them as far as they can be rivals of others.
+        """
+        if not (max_evalue > 0 and top >= 1):
+            raise ValueError("max_evalue must be above 0, top at least 1")
         header = self.index.header
         if query.bits > header.bits:
             query = query.truncated(header.bits)
@@ -188,11 +204,11 @@ class Searcher:
         with self.index.snapshot() as snapshot:
             tests = work.ratio * sum(len(s) - s.n_invalid for s in snapshot.segments)
             found: list[_Found] = []
-            limit = math.log10(max_evalue)
+            limit = math.log10(max(1.0, max_evalue))
             for section in work.sections():
                 judged = self._section(work, section, snapshot, tests, exhaustive, top, found)
-                found += [f for f in judged if f.ber <= ber and f.log10_evalue <= limit]
-            return without_overlaps([self._match(work, f, snapshot) for f in found], top)
+                found += [f for f in judged if f.log10_evalue <= limit]
+            return [self._match(work, f, snapshot) for f in found]
 
     def _section(
         self,
@@ -294,7 +310,7 @@ class Searcher:
             path=track.path,
             title=track.title,
             ber=found.ber,
-            evalue=10.0**found.log10_evalue if found.log10_evalue < 300 else 1e300,
+            evalue=power_of_ten(found.log10_evalue),
             score=-found.log10_evalue,
             query_start_s=round(float(query_start_s), 3),
             query_end_s=round(float(query_end_s), 3),
@@ -457,14 +473,58 @@ def _distinct(lines: list[Line], part: _Query, count: int) -> list[Line]:
     return kept
 
 
-def without_overlaps(matches: list[Match], top: int) -> list[Match]:
-    """Best first, without what overlaps a better match of its track or `top` better matches of any."""
+def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) -> list[Match]:
+    """The matches among candidates, best first.
+
+    Parameters
+    ----------
+    candidates
+        All that a query resembles, at whatever speeds it was tried.
+    ber, max_evalue, top
+        See :meth:`Searcher.search`.
+    """
+    if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
+        raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
+    contested = [_against_rivals(match, candidates) for match in candidates]
+    good = [match for match in contested if match.ber <= ber and match.evalue <= max_evalue]
     kept: list[Match] = []
-    for match in sorted(matches, key=lambda match: -match.score):
+    for match in sorted(good, key=lambda match: -match.score):
         over = [k for k in kept if _overlap(k, match)]
         if len(over) < top and all(k.track_id != match.track_id for k in over):
             kept.append(match)
     return kept
+
+
+def _against_rivals(match: Match, candidates: list[Match]) -> Match:
+    """A match with the evidence that it has beyond the best rival: another track that its stretch resembles.
+
+    Chance may be kinder to a query than the null model knows: other speakers of the same words, pieces from the same
+    box of loops. But whatever its level, the best of many chance scores is seldom far ahead of the second: where tails
+    are exponential, it leads by ``d`` powers of ten once in ``10 ** d`` times (Rényi 1953, on spacings of order
+    statistics). So a lead is an E-value too, and the larger of both holds.
+
+    A rival that is sure is no chance (the recording is stored twice, or two sound at once); it is passed over, unless
+    the match is not sure itself.
+    """
+    sure = match.score >= SURE_SCORE
+    rival = max(
+        (
+            other.score
+            for other in candidates
+            if other.track_id != match.track_id
+            and not (sure and other.score >= SURE_SCORE)
+            and _overlap(other, match)
+        ),
+        default=0.0,
+    )
+    if rival <= 0.0:
+        return match
+    return replace(match, score=match.score - rival, evalue=power_of_ten(rival - match.score))
+
+
+def power_of_ten(exponent: float) -> float:
+    """10 to the `exponent`, at most 1e300."""
+    return float(10.0 ** min(exponent, 300.0))
 
 
 def _overlap(a: Match, b: Match) -> bool:

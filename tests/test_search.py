@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from codes import Model, activations, fingerprint, noisy, stretched
+from hypothesis import given
+from hypothesis import strategies as st
 
 from samaf.alignment import Line, refine, scan, slopes_for, weight_table
 from samaf.errors import AudioError, MismatchError, ModelError
 from samaf.hamming import pack
 from samaf.index import Index, TrackInfo
-from samaf.search import Searcher, _extent
+from samaf.search import Match, Searcher, _extent, decide
 from samaf.significance import Competition, NullModel, Tail, bit_weight
 
 N_TRACKS = 12
@@ -354,3 +356,45 @@ def test_wrong_arguments_are_refused(searcher: Searcher, model: Model, tracks: l
     for wrong in ({"max_evalue": 0.0}, {"ber": 1.5}, {"top": 0}):
         with pytest.raises(ValueError, match="must be above 0"):
             searcher.search(query, **wrong)
+
+
+def resembled(track: int, score: float, start_s: float = 0.0, end_s: float = 5.0, ber: float = 0.2) -> Match:
+    return Match(
+        track, f"/m/{track}", str(track), ber, 10.0**-score, score, start_s, end_s, 0.0, end_s - start_s
+    )
+
+
+def decided(*candidates: Match, max_evalue: float = math.inf, top: int = 5) -> list[tuple[int, float]]:
+    matches = decide(list(candidates), ber=1.0, max_evalue=max_evalue, top=top)
+    assert all(match.evalue == pytest.approx(10.0**-match.score) for match in matches)
+    return [(match.track_id, round(match.score, 6)) for match in matches]
+
+
+def test_a_match_has_the_evidence_beyond_its_rival() -> None:
+    assert decided(resembled(1, 3.0)) == [(1, 3.0)]
+    assert decided(resembled(1, 3.0), resembled(2, -1.0)) == [(1, 3.0), (2, -4.0)]
+    assert decided(resembled(1, 3.0), resembled(2, 1.2), resembled(3, 0.5)) == [
+        (1, 1.8),
+        (2, -1.8),
+        (3, -2.5),
+    ]
+    assert decided(resembled(1, 3.0), resembled(2, 1.2), max_evalue=1e-2) == []
+    # elsewhere in the query, or the same track at another speed: no rival
+    assert decided(resembled(1, 3.0), resembled(2, 2.0, 5.0, 10.0)) == [(1, 3.0), (2, 2.0)]
+    assert decided(resembled(1, 3.0), resembled(1, 2.0)) == [(1, 3.0)]
+
+
+def test_what_is_sure_stands_beside_what_is_sure() -> None:
+    assert decided(resembled(1, 9.0), resembled(2, 8.5)) == [(1, 9.0), (2, 8.5)]
+    assert decided(resembled(1, 9.0), resembled(2, 8.5), resembled(3, 1.0)) == [(1, 8.0), (2, 7.5), (3, -8.0)]
+    assert decided(resembled(1, 9.0), resembled(2, 3.9), max_evalue=1e-2) == [(1, 5.1)]
+    assert decided(resembled(1, 9.0), resembled(2, 8.5), resembled(3, 8.0), top=2) == [(1, 9.0), (2, 8.5)]
+
+
+@given(st.lists(st.floats(-5, 20), min_size=1, max_size=6))
+def test_rivals_never_change_the_order(scores: list[float]) -> None:
+    ranked = decided(*(resembled(k, score) for k, score in enumerate(scores)), top=10)
+    contested = dict(ranked)
+    by_score = sorted(range(len(scores)), key=lambda k: -scores[k])
+    assert all(contested[a] >= contested[b] - 1e-6 for a, b in pairwise(by_score))
+    assert all(contested[k] <= round(scores[k], 6) + 1e-6 for k in contested)

@@ -58,9 +58,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--max-evalue",
         type=positive,
-        default=1e-3,
+        default=1e-2,
         metavar="X",
-        help="largest expected number of false matches this good (default 1e-3; inf: any)",
+        help="largest expected number of false matches this good (default 1e-2; inf: any)",
     )
     parser.add_argument(
         "--top", type=count, default=5, metavar="N", help="matches per stretch of the clip (default 5)"
