@@ -21,6 +21,7 @@ from samaf.model import augment
 from samaf.model.augment import Sources, rms
 from samaf.model.corpus import CHUNK_FRAMES, Corpus, _Job, _render_file, find_audio
 from samaf.model.presets import PRESETS, Preset, preset_from_json
+from samaf.model.twins import NEIGHBOURS, Twins, nearest, overlaid, varied, window
 from samaf.weights import Weights
 
 RATE = 16000
@@ -255,28 +256,107 @@ def test_whole_files_are_held_out(corpus: Corpus) -> None:
     assert all(len(corpus.starts[i]) for i in (*training, *held_out))  # no chunk too short for a window
 
 
-def test_twins_are_the_same_second(corpus: Corpus) -> None:
-    chunks = np.array([0, 2, 4])
-    still = replace(TINY, jitter_s=0.0)
-    corpus.preset, preset = still, corpus.preset
-    try:
-        windows, clean = corpus.twins(chunks, 200, np.random.default_rng(0))
-    finally:
-        corpus.preset = preset
+def unit_rows(windows: np.ndarray) -> np.ndarray:
+    flat = windows.reshape(len(windows), -1)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_twins_are_the_same_second(corpus: Corpus, plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "preset", replace(TINY, jitter_s=0.0))
+    windows, clean = Twins(corpus, np.array([0, 2, 4]), plain=plain).draw(200, np.random.default_rng(0))
     assert windows.shape == clean.shape == (400, 25, 256) and windows.dtype == np.float32
+    assert np.isfinite(windows).all()
     np.testing.assert_array_equal(clean[:200], windows[:200])
     np.testing.assert_array_equal(clean[200:], windows[:200])
-    flat = windows.reshape(400, -1)
-    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = unit_rows(windows)
     likeness = flat[:200] @ flat[200:].T
     own, other = np.diag(likeness), likeness.mean()
     assert own.mean() > other + 0.2
+
+
+def test_twins_follow_the_generator(corpus: Corpus) -> None:
+    twins = Twins(corpus, np.array([0, 2, 4]))
+    a, b, c = (twins.draw(20, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_variety_changes_both_twins_alike() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(400, 64)).astype(np.float16)
+    seen = []
+    for _ in range(60):
+        a, b = varied(frames, 150, frames, 150, rng)
+        np.testing.assert_array_equal(a, b)
+        assert a.shape == (100, 64)
+        seen.append(np.array_equal(a, window(frames, 150)))
+    assert 5 < sum(seen) < 30  # (1 - 0.4) (1 - 0.2) (1 - 0.4 * 14 / 15) of them stay as they are
+
+
+def test_windows_repeat_the_frames_at_the_ends() -> None:
+    frames = np.arange(120, dtype=np.float16)[:, None]
+    np.testing.assert_array_equal(window(frames, 20)[:, 0], np.arange(20, 120))
+    np.testing.assert_array_equal(window(frames, -2)[:4, 0], [0, 0, 0, 1])
+    np.testing.assert_array_equal(window(frames, 22)[-3:, 0], [119, 119, 119])
+
+
+def test_an_overlay_adds_powers(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, other = np.full((100, 64), 2.0, np.float32), np.full((100, 64), -5.0, np.float32)
+    both = overlaid(twin, other, Scripted(0.0))  # at 3.5 dB, the middle
+    np.testing.assert_allclose(both, 2.0 + np.log(1 + 10**-0.35), rtol=1e-5)
+    coloured = overlaid(twin, other, np.random.default_rng(2)) - both
+    assert np.ptp(coloured, axis=0).max() < 1e-5  # the same over time
+
+
+def test_neighbours_are_of_other_files_and_not_the_same_sound() -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.random((40, 128)) < 0.5
+    bits[20] = bits[0]  # the same sound in another file
+    bits[21], bits[1] = bits[0] ^ (np.arange(128) < 30), bits[0] ^ (np.arange(128) < 25)
+    files = np.repeat([0, 1], 20)
+    found = nearest(bits, files)
+    assert found.shape == (40, NEIGHBOURS)
+    assert all(files[i] != files[j] for i in range(40) for j in found[i] if j >= 0)
+    assert 21 in found[0] and 20 not in found[0] and 1 not in found[0]
+    assert (nearest(bits[:20], files[:20]) == -1).all()
+
+
+def test_neighbours_come_in_pairs(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "preset", replace(TINY, neighbours=1.0))
+    twins = Twins(corpus, np.array([0, 2, 4, 6]))
+    twins.find_neighbours(lambda windows: windows.reshape(len(windows), -1)[:, :128] > 0)
+    drawn = twins._drawn_places(40, np.random.default_rng(0))
+    files = corpus.files[twins.places[drawn, 0]]
+    assert (files[:20] != files[20:]).all()
+    near, far = [], []
+    _, clean = twins.draw(200, np.random.default_rng(1))
+    assert clean.shape[0] == 400
+    for first, second in zip(drawn[:20], drawn[20:], strict=True):
+        near.append(second in twins.neighbours[np.flatnonzero(twins._compared == first)[0]])
+        far.append(first == second)
+    assert all(near) and not any(far)
+
+
+def test_noise_recordings_are_kept_as_frames(music: Path, tmp_path: Path) -> None:
+    hiss = np.random.default_rng(0).normal(scale=0.1, size=3 * RATE).astype(np.float32)
+    noise = [write(tmp_path / "hiss.wav", hiss), write(tmp_path / "short.wav", hiss[:4000])]
+    silent = write(tmp_path / "silent.wav", 0 * hiss)
+    (tmp_path / "broken.wav").write_text("no sound")
+    sources = Sources([*noise, silent, tmp_path / "broken.wav"], [], [])
+    made = Corpus.render([music / "0.wav", music / "1.wav"], sources, TINY, tmp_path / "work", jobs=1)
+    assert made.noise.shape == (300, 64)
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     short = write(tmp_path / "short.wav", tune(1.5))
     with pytest.raises(ModelError, match="no audio of 2 s or more"):
         Corpus.render([short], Sources(), TINY, tmp_path / "work", jobs=1)
+
+
+def test_presets_fit_together() -> None:
+    with pytest.raises(ValueError, match="log-mel"):
+        replace(PRESETS["paper"], overlay=0.5)
 
 
 def test_presets_survive_json() -> None:

@@ -17,6 +17,7 @@ from samaf.errors import ModelError
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
 from samaf.hamming import pack
 from samaf.model.corpus import CHUNK_FRAMES, Corpus
+from samaf.model.twins import Twins
 from samaf.significance import BACKGROUND_HOP_S, NullModel
 from samaf.weights import Weights
 
@@ -85,7 +86,7 @@ def _agreement(
     network: Network, corpus: Corpus, chunks: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Log-odds that a bit is right, as a line over its confidence: (intercept, slope)."""
-    windows, _ = corpus.twins(chunks, TWINS, rng)
+    windows, _ = Twins(corpus, chunks, plain=True).draw(TWINS, rng)
     activation = network(windows)
     confidence = np.abs(activation[TWINS:]).ravel()
     right = ((activation[:TWINS] > 0) == (activation[TWINS:] > 0)).ravel()

@@ -1,8 +1,8 @@
-"""Folders of audio -> rendered training frames -> batches of twins.
+"""Folders of audio -> rendered training frames.
 
 Audio is cut into chunks of 24 s. Each is rendered once clean and several times distorted; the front end's frames
 of every rendering go to one memory-mapped file in the work folder, and are rendered only once, however often
-training is stopped and resumed. Batches cut twin windows out of the frames.
+training is stopped and resumed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from samaf.audio import SAMPLE_RATE, is_audio_path, stream_audio
+from samaf.audio import SAMPLE_RATE, is_audio_path, read_audio, stream_audio
 from samaf.errors import AudioError, ModelError
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, frames_of
 from samaf.model.augment import SLOWEST, Sources, distort, draw_factors
@@ -33,6 +33,8 @@ QUIET = 10.0 ** (-65.0 / 10.0)
 """Mean square under which a window is not trained on."""
 HELD_OUT_SHARE = 0.05
 """Share of the files that are never trained on: they measure and calibrate."""
+NOISE_S = 120.0
+"""Of each noise recording as much is laid over windows; renderings take from all of it."""
 MARGIN_FRAMES = 12
 """Windows keep this far from a chunk's ends, so that a twin's jitter stays inside."""
 
@@ -115,6 +117,18 @@ def _render_file(job: _Job) -> tuple[Path, list[_Rendered], str]:
     return job.path, chunks, "" if chunks else f"{job.path}: shorter than {SHORTEST_S:g} s"
 
 
+def _noise_frames(path: Path, preset: Preset) -> NDArray[np.float16]:
+    """Frames (n, values) of the beginning of a noise recording; none if it cannot be read or is too short."""
+    front_end, _ = FRONT_ENDS[preset.front_end]
+    try:
+        frames, levels = frames_of(front_end(), read_audio(path, end_s=NOISE_S))
+    except AudioError:
+        frames = levels = np.empty((0, front_end.n_values), np.float32)
+    if len(frames) < WINDOW_FRAMES or levels.mean() < QUIET:
+        frames = frames[:0]
+    return frames.astype(np.float16)
+
+
 class Corpus:
     """Rendered frames of a set of files, memory-mapped.
 
@@ -129,6 +143,8 @@ class Corpus:
         Which file a chunk comes from.
     n_frames : int (chunks,)
         Frames of its clean rendering that are audio.
+    noise : float16 (n, values)
+        Frames of the noise recordings, one after the other.
     """
 
     def __init__(self, folder: Path, preset: Preset) -> None:
@@ -139,6 +155,8 @@ class Corpus:
         arrays = np.load(folder / "chunks.npz")
         self.factors, self.files, self.n_frames = arrays["factors"], arrays["files"], arrays["n_frames"]
         self.n_files = int(meta["n_files"])
+        noise = np.fromfile(folder / "noise.f16", np.float16)
+        self.noise = noise.reshape(-1, self.frames.shape[-1])
         self.starts = [
             _window_starts(level, n) for level, n in zip(arrays["levels"], self.n_frames, strict=True)
         ]
@@ -196,6 +214,9 @@ class Corpus:
             raise ModelError(
                 f"{paths[0].parent if paths else 'no data'}: no audio of {SHORTEST_S:g} s or more to train on"
             )
+        with open(folder / "noise.f16", "wb") as out:
+            for path in sources.noise:
+                out.write(_noise_frames(path, preset).tobytes())
         np.savez(folder / "chunks.npz", factors=factors, levels=levels, n_frames=n_frames, files=files)
         shape = (len(files), 1 + preset.renderings, CHUNK_FRAMES, values)
         done.write_text(json.dumps({**wanted, "shape": shape}))
@@ -210,33 +231,6 @@ class Corpus:
         if out.all():
             raise ModelError("one file of audio is too little to train on: give more files")
         return usable[~out], usable[out]
-
-    def twins(
-        self, chunks: NDArray[np.int64], pairs: int, rng: np.random.Generator
-    ) -> tuple[Float32, Float32]:
-        """A batch of twins.
-
-        Returns
-        -------
-        windows : float32 (2 pairs, steps, inputs)
-            Clean windows, then the same seconds of distorted renderings (of the clean one where there are none).
-        clean : float32 (2 pairs, steps, inputs)
-            What the decoder shall give back for each.
-        """
-        frames, values = np.arange(WINDOW_FRAMES), self.frames.shape[-1]
-        cut = np.empty((2 * pairs, WINDOW_FRAMES, values), np.float32)
-        jitter = round(self.preset.jitter_s * FRAMES_PER_SECOND)
-        for i, chunk in enumerate(rng.choice(chunks, pairs)):
-            starts = self.starts[chunk]
-            start = int(starts[rng.integers(len(starts))])
-            k = int(rng.integers(1, self.frames.shape[1])) if self.frames.shape[1] > 1 else 0
-            centre = start + WINDOW_FRAMES / 2 + int(rng.integers(-jitter, jitter + 1))
-            twin = round(centre / float(self.factors[chunk, k]) - WINDOW_FRAMES / 2)
-            cut[i] = self.frames[chunk, 0, start + frames]
-            cut[pairs + i] = self.frames[chunk, k, np.clip(twin + frames, 0, CHUNK_FRAMES - 1)]
-        normalised, _ = FRONT_ENDS[self.preset.front_end][1](cut)
-        windows = normalised.reshape(2 * pairs, self.preset.n_steps, self.preset.n_inputs)
-        return windows, np.concatenate([windows[:pairs], windows[:pairs]])
 
 
 def _window_starts(levels: Float32, n_frames: int) -> NDArray[np.int64]:
@@ -253,7 +247,7 @@ def _window_starts(levels: Float32, n_frames: int) -> NDArray[np.int64]:
 def _key(paths: list[Path], sources: Sources, preset: Preset, seed: int) -> str:
     """Digest of all that shapes the renderings."""
     listing = [[str(p), p.stat().st_size] for part in (paths, sources.noise, sources.rooms) for p in part]
-    shape = [preset.front_end, preset.renderings, seed, CHUNK_S]
+    shape = [preset.front_end, preset.renderings, seed, CHUNK_S, NOISE_S]
     return hashlib.sha256(json.dumps([listing, shape]).encode()).hexdigest()
 
 

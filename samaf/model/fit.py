@@ -20,8 +20,11 @@ from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
 from samaf.model.presets import Preset
+from samaf.model.twins import Twins
 
 STEPS_PER_EPOCH = 250
+NEIGHBOURS_KEPT = 2
+"""Epochs for which neighbours are kept, before the network, which has learnt meanwhile, is asked for others."""
 HELD_OUT_PAIRS = 1024
 
 
@@ -48,20 +51,36 @@ class WarmUpThenCosine(keras.optimizers.schedules.LearningRateSchedule):
 class Batches(keras.utils.PyDataset):
     """Twins for `fit`; batch i of epoch e is the same in every run."""
 
-    def __init__(self, corpus: Corpus, chunks: np.ndarray, preset: Preset, seed: int, epoch: int) -> None:
+    def __init__(self, twins: Twins, preset: Preset, seed: int, epoch: int) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
-        self.corpus, self.chunks, self.preset, self.seed, self.epoch = corpus, chunks, preset, seed, epoch
+        self.twins, self.preset, self.seed, self.epoch = twins, preset, seed, epoch
 
     def __len__(self) -> int:
         return STEPS_PER_EPOCH
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return self.corpus.twins(self.chunks, self.preset.pairs, rng)
+        return self.twins.draw(self.preset.pairs, rng)
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's batches."""
         self.epoch += 1
+
+
+class Neighbours(keras.callbacks.Callback):
+    """Looks for the seconds that the network confuses, before every :data:`NEIGHBOURS_KEPT`-th epoch."""
+
+    def __init__(self, twins: Twins, preset: Preset) -> None:
+        super().__init__()
+        self.twins, self.bits = twins, min(128, preset.bits[-1])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Find them."""
+        if self.twins.neighbours is None or epoch % NEIGHBOURS_KEPT == 0:
+            self.twins.find_neighbours(self._encode)
+
+    def _encode(self, windows: np.ndarray) -> np.ndarray:
+        return self.model.predict_on_batch(windows)[0][:, : self.bits] > 0
 
 
 class HeldOut(keras.callbacks.Callback):
@@ -69,7 +88,7 @@ class HeldOut(keras.callbacks.Callback):
 
     def __init__(self, corpus: Corpus, chunks: np.ndarray, preset: Preset) -> None:
         super().__init__()
-        self.windows, _ = corpus.twins(chunks, HELD_OUT_PAIRS, np.random.default_rng(1))
+        self.windows, _ = Twins(corpus, chunks, plain=True).draw(HELD_OUT_PAIRS, np.random.default_rng(1))
         self.bits = min(128, preset.bits[-1])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -156,13 +175,15 @@ def train(
         state.save(model, epoch + 1, logs or {})
         epoch_done(epoch + 1, epochs, logs or {})
 
+    twins = Twins(corpus, training)
     model.fit(
-        Batches(corpus, training, preset, seed, first),
+        Batches(twins, preset, seed, first),
         epochs=epochs,
         initial_epoch=first,
         verbose=0,
         shuffle=False,
         callbacks=[
+            *([Neighbours(twins, preset)] if preset.neighbours else []),
             HeldOut(corpus, held_out, preset),
             keras.callbacks.LambdaCallback(on_epoch_end=report),
         ],

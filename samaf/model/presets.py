@@ -32,6 +32,9 @@ class Preset:
         Distorted renderings of each chunk beside the clean one. 0: twins differ by jitter alone.
     jitter_s
         Twins start up to this much apart.
+    neighbours, variety, overlay
+        Shares of the twins that come with a look-alike, are changed alike into other music, and have their distorted
+        one laid over with another sound; see :mod:`samaf.model.twins`. The last two are for ``"log-mel"`` alone.
     pairs, steps, learning_rate, warm_up
         Twin pairs a step, number of steps, peak rate of Adam, share of the steps that warm up.
     """
@@ -50,10 +53,17 @@ class Preset:
     temperature: float = 0.07
     renderings: int = 6
     jitter_s: float = 0.06
+    neighbours: float = 0.4
+    variety: float = 1.0
+    overlay: float = 0.4
     pairs: int = 384
     steps: int = 5000
     learning_rate: float = 2e-3
     warm_up: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.front_end != "log-mel" and (self.variety or self.overlay):
+            raise ValueError(f"variety and overlay work on log-mel frames, not on {self.front_end}")
 
     @property
     def n_steps(self) -> int:
@@ -89,6 +99,9 @@ PRESETS = {
             hash_loss="pull",
             mse_weight=1.0,
             renderings=0,
+            neighbours=0.0,
+            variety=0.0,
+            overlay=0.0,
             pairs=128,
             learning_rate=1e-3,
         ),
