@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, and end."""
-        complain(f"{' '.join(message.split())}; see `{self.prog} --help`")
+        complain(f"{' '.join(message.split())}; see `{self.prog} --help`", self.prog.split()[0])
         sys.exit(FAILED)
 
 
@@ -36,9 +36,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, **{"max_help_position": 28, "width": 100, **options})
 
 
-def complain(message: str) -> None:
+def complain(message: str, program: str = "samaf") -> None:
     """Print one line about something wrong on stderr."""
-    print(f"samaf: {shown(message)}", file=sys.stderr, flush=True)
+    print(f"{program}: {shown(message)}", file=sys.stderr, flush=True)
 
 
 def print_json(record: dict[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""samaf itself behind the contract, so that the bench measures it in the same way as the others."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from baselines.base import Baseline, Float32, Match, Tables
+from samaf.audio import SAMPLE_RATE
+from samaf.encoder import Encoder
+from samaf.errors import AudioError
+from samaf.fingerprint import Fingerprint
+from samaf.index import TrackInfo
+from samaf.library import Library
+from samaf.search import DEFAULT_BER, DEFAULT_MAX_EVALUE
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Settings of the engine.
+
+    Attributes
+    ----------
+    bits
+        Length of a hash: 64, 128 or 256.
+    hop_s
+        Seconds from one stored hash to the next.
+    exhaustive
+        Compare with every position instead of probing the inverted tables.
+    model
+        A weights file; empty: the one that ships.
+    """
+
+    bits: int = 128
+    hop_s: float = 1.0
+    exhaustive: bool = False
+    model: str = ""
+
+
+class Samaf(Baseline):
+    """The engine with an index in a temporary folder; saved, it is the index compacted."""
+
+    name = "samaf"
+    sample_rate = SAMPLE_RATE
+    Parameters = Parameters
+
+    _FILE = "library.samaf"
+
+    def __init__(self, parameters: Parameters | None = None) -> None:
+        super().__init__(parameters)
+        self._folder = tempfile.TemporaryDirectory(prefix="samaf-bench-")
+        self._library: Library | None = None
+        self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
+        self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
+
+    def add(self, track_id: str, samples: Float32) -> None:
+        """Encode a track; it enters the index with the next query or save."""
+        print_ = self._encoder.encode(samples, hop_s=self.parameters.hop_s)
+        self._waiting.append((TrackInfo(track_id, title=track_id), print_))
+        self.tracks.append(track_id)
+
+    def query(self, samples: Float32) -> Match | None:
+        """The best match at any BER and E-value; accepted within the defaults of ``samaf search``."""
+        try:
+            matches = self._opened().search(
+                samples,
+                ber=1.0,
+                max_evalue=float("inf"),
+                top=1,
+                exhaustive=self.parameters.exhaustive,
+            )
+        except AudioError:  # shorter than a window, or without content
+            return None
+        if not matches:
+            return None
+        match = matches[0]
+        return Match(
+            track_id=match.title,
+            offset_s=match.track_start_s - match.query_start_s * match.tempo * match.speed,
+            score=match.score,
+            accepted=match.ber <= DEFAULT_BER and match.evalue <= DEFAULT_MAX_EVALUE,
+            speed=match.speed,
+            tempo=match.tempo,
+            pitch_cents=match.pitch_cents,
+            ber=match.ber,
+        )
+
+    def tables(self) -> Tables:
+        """The index file, as bytes."""
+        library = self._opened()
+        library.index.compact(shrink=True)
+        return {"index": np.fromfile(self._path, np.uint8)}
+
+    def restore(self, tables: Tables) -> None:
+        """Put the index file back."""
+        tables["index"].tofile(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._folder.name) / self._FILE
+
+    def _opened(self) -> Library:
+        """The library with all tracks in its index."""
+        if self._library is None:
+            self._library = Library(
+                self._path,
+                writable=True,
+                model=self.parameters.model or None,
+                bits=self.parameters.bits,
+                hop_s=self.parameters.hop_s,
+            )
+        if self._waiting:
+            self._library.index.add(self._waiting)
+            self._waiting = []
+        return self._library

@@ -1,0 +1,194 @@
+"""What the commands of the bench share: options that say what is compared on which clips, and its progress."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from baselines import SYSTEMS
+from samaf.cli.common import bits, count, hop, plain, positive, progress_bar
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from bench.clips import Plan
+    from bench.corpus import Corpus
+
+RIVALS = [name for name in SYSTEMS if name != "samaf"]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names samaf's weights."""
+    parser.add_argument("--model", metavar="FILE", help="weights of samaf (default: those that ship)")
+
+
+def model_of(args: argparse.Namespace) -> dict[str, str]:
+    """The parameters of samaf that the option asks for."""
+    return {"model": os.path.abspath(args.model)} if args.model else {}
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which audio is used; without any of them a small corpus is generated."""
+    data = parser.add_argument_group("audio (without these, tunes and noises are generated)")
+    source = data.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, metavar="DIR", help="a folder of audio")
+    source.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="a CSV with the columns path, kind and split"
+    )
+    data.add_argument(
+        "--split", metavar="NAME", help="the split of the manifest that clips are cut from (all)"
+    )
+    data.add_argument(
+        "--kind", type=names, metavar="KINDS", help="kinds of tracks that clips are cut from (music,speech)"
+    )
+    data.add_argument(
+        "--library",
+        type=names,
+        default=(),
+        metavar="SPLITS",
+        help="splits whose tracks join the library, as a crowd to be found in",
+    )
+
+
+def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell: int = 40) -> None:
+    """Add the options that say which clips are cut and what happens to them."""
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
+        "--lengths",
+        type=list_of(positive),
+        default=list_of(positive)(lengths),
+        metavar="S,S",
+        help=f"lengths in seconds ({lengths})",
+    )
+    clips.add_argument(
+        "--conditions",
+        type=names,
+        default=("evaluation",),
+        metavar="NAME,NAME",
+        help="what happens to the clips: names such as noise5 or mp3_32_speed1.05, evaluation (26 conditions; the "
+        "default), matrix (all there are)",
+    )
+    clips.add_argument(
+        "--per-cell",
+        type=count,
+        default=per_cell,
+        metavar="N",
+        help=f"clips for each condition and length ({per_cell})",
+    )
+    clips.add_argument("--seed", type=int, default=1, help="of all draws (1)")
+
+
+def add_run(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options that say how a run is done."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of the run; one that is there is gone on with (bench-results/{name})",
+    )
+    parser.add_argument("--jobs", type=count, metavar="N", help="processes (as many as there are processors)")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def list_of(kind):  # type: ignore[no-untyped-def]
+    """Read values of a kind with commas between them."""
+
+    def read(text: str) -> list:  # type: ignore[type-arg]
+        values = [kind(part) for part in names(text)]
+        if not values:
+            raise argparse.ArgumentTypeError("is empty")
+        return list(dict.fromkeys(values))
+
+    read.__name__ = f"list of {kind.__name__}"
+    return read
+
+
+list_of_bits, list_of_hops = list_of(bits), list_of(hop)
+
+
+def corpus_of(args: argparse.Namespace, work: Path) -> Corpus:
+    """The audio that the options name; what had to be left out is said on stderr."""
+    from bench import corpus
+
+    if args.manifest:
+        found = corpus.read_manifest(
+            args.manifest,
+            work,
+            split=args.split,
+            kinds=args.kind or corpus.TRACK_KINDS,
+            library=args.library,
+            seed=args.seed,
+        )
+    elif args.split or args.kind or args.library:
+        raise corpus.CorpusError("--split, --kind and --library go with --manifest")
+    elif args.data:
+        found = corpus.read_folder(args.data, work, seed=args.seed)
+    else:
+        say("no --data or --manifest: tunes and noises are generated")
+        found = corpus.generate(work, seed=args.seed)
+    for _, reason in found.skipped:
+        say(f"left out: {reason}")
+    for note in found.notes:
+        say(note)
+    return found
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The clips that the options ask for."""
+    from bench.clips import EVALUATION, Plan
+    from bench.corpus import CorpusError
+    from bench.degrade import MATRIX, parse
+
+    conditions: list[str] = []
+    for name in args.conditions:
+        conditions += {"evaluation": EVALUATION, "matrix": MATRIX}.get(name, (name,))
+    try:
+        for name in conditions:
+            parse(name)
+    except ValueError as error:
+        raise CorpusError(str(error)) from None
+    return Plan(tuple(dict.fromkeys(conditions)), tuple(args.lengths), args.per_cell, args.seed)
+
+
+def command_line() -> str:
+    """What to type to do this again."""
+    return shlex.join(["bench", *sys.argv[1:]])
+
+
+def say(text: str) -> None:
+    """Print a note on stderr."""
+    print(f"bench: {plain(text)}", file=sys.stderr, flush=True)
+
+
+class Bars:
+    """Progress bars on stderr, one for each thing that is being done; on no terminal, a line at its end."""
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._bar = self._stack.enter_context(progress_bar("{task.fields[what]}"))
+        self._tasks: dict[str, TaskID] = {}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task("", total=total, what=what)
+        self._bar.update(self._tasks[what], completed=done, total=total)
+        if done == total and self._bar.disable:
+            say(f"{what}: {total} done")
+
+    def note(self, text: str) -> None:
+        """Say something meanwhile."""
+        self._bar.console.print(f"bench: {plain(text)}") if not self._bar.disable else say(text)

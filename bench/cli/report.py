@@ -1,0 +1,49 @@
+"""`bench report`: figures and tables of runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bench.cli.common import say
+from samaf.cli.common import DONE
+from samaf.errors import SamafError
+
+_EXAMPLES = """\
+examples:
+  bench report bench-results/run
+  bench report bench-results/run bench-results/sweep --out comparison
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "report",
+        help="figures and tables of runs",
+        description="One self-contained page on one run or several, finished or not, and its tables as Markdown "
+        "and CSV.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the files (report, in the folder of the first run)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report."""
+    from bench import report
+
+    try:
+        written = report.build(args.runs, args.out or args.runs[0] / "report")
+    except ValueError as error:
+        raise SamafError(str(error)) from None
+    for path in written:
+        say(f"wrote {path}")
+    return DONE

@@ -1,0 +1,387 @@
+"""A run: clips are made, each system takes in the library and answers every clip, and all of it is written down.
+
+Every system works in a process of its own, so that its memory is its own and several can work side by side. What is
+finished stays: a run that is started again with the same folder goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+import baselines
+from baselines.base import Baseline
+from bench import clips
+from bench.clips import Plan
+from bench.corpus import Corpus, Recording
+from bench.degrade import ClipCache
+from bench.results import (
+    COSTS,
+    QUERIES,
+    RUN,
+    Answer,
+    Configuration,
+    Cost,
+    Machine,
+    Query,
+    References,
+    Run,
+    System,
+    answers_file,
+    read_lines,
+)
+from samaf.audio import SAMPLE_RATE
+from samaf.errors import AudioError, SamafError
+
+STORES = "stores"
+"""Folder of a run with what each system saved."""
+PACKAGES = ("samaf", "numpy", "numba", "scipy", "soxr", "soundfile", "onnxruntime", "lmdb")
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how many are done, how many there are)."""
+
+
+class RunError(SamafError):
+    """A run that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system that takes part.
+
+    Attributes
+    ----------
+    system
+        As it is written down.
+    parameters
+        What its class is made with.
+    """
+
+    system: System
+    parameters: Any
+
+    def open(self, folder: Path | None = None) -> Baseline:
+        """An empty system, or the one saved in `folder`."""
+        kind = baselines.system(self.system.name)
+        return kind.load(folder) if folder else kind(self.parameters)
+
+
+def entry(name: str, **options: Any) -> Entry:
+    """A system with some parameters other than its own choice; they stand in its key and label.
+
+    Raises
+    ------
+    ValueError
+        If there is no such system.
+    """
+    parameters = baselines.system(name).Parameters(**options)
+    key, label = [name], [name]
+    for option, value in options.items():
+        text = Path(value).stem if option == "model" else f"{value:g}"
+        key.append(re.sub(r"[^\w.-]", "_", text))
+        label.append({"bits": f"{text} bits", "hop_s": f"hop {text} s"}.get(option, f"{option} {text}"))
+    return Entry(System("-".join(key), name, ", ".join(label), asdict(parameters)), parameters)
+
+
+def run(
+    corpus: Corpus,
+    entries: Sequence[Entry],
+    plan: Plan,
+    out: Path,
+    *,
+    command: str,
+    jobs: int = 1,
+    progress: Progress = lambda what, done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Do a run, or the rest of it.
+
+    Parameters
+    ----------
+    out
+        The run's folder; one of an earlier run with the same data, plan and seed is gone on with.
+    command
+        What to type to repeat the run; written down.
+    jobs
+        Processes: clips made at once, systems at work at once.
+    progress, note
+        Hear of what is done, and of what could not be.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another run, or a system fails.
+    """
+    cells, skipped = clips.cells(corpus, plan)
+    if not cells:
+        raise RunError(f"no clip can be made: {skipped[0].condition}: {skipped[0].reason}")
+    for cell in skipped:
+        note(f"{cell.condition} is left out: {cell.reason}")
+    out.mkdir(parents=True, exist_ok=True)
+    configuration = Configuration(
+        systems=[entry.system for entry in entries],
+        lengths_s=list(plan.lengths_s),
+        conditions=list(plan.conditions),
+        per_cell=plan.per_cell,
+        seed=plan.seed,
+        data="; ".join([corpus.source, *corpus.notes]),
+    )
+    library = corpus.library
+    record = Run(
+        name=out.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        configuration=configuration,
+        skipped=skipped,
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        machine=_machine(),
+        references=References(len(library), sum(track.duration_s for track in library) / 3600),
+    )
+    _write_run(out / RUN, record)
+    queries = _make_clips(corpus, plan, out, jobs, progress, note)
+    _answer(entries, library, queries, out, jobs, progress, note)
+
+
+def _write_run(path: Path, record: Run) -> None:
+    """Write what is done here, unless the folder belongs to something else; systems may be added to a run."""
+    if path.exists():
+        try:
+            earlier = Run.from_json(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise RunError(f"{path}: is damaged; remove the folder or give another with --out") from None
+        same = replace(earlier.configuration, systems=[]) == replace(record.configuration, systems=[])
+        if not (same and earlier.references == record.references):
+            raise RunError(
+                f"{path.parent}: holds a run on other data or with other conditions; give another folder with --out"
+            )
+        systems = {system.key: system for system in earlier.configuration.systems}
+        for system in record.configuration.systems:
+            if systems.setdefault(system.key, system) != system:
+                raise RunError(
+                    f"{path.parent}: holds a run of {system.label} set otherwise; give another folder with --out"
+                )
+        record = replace(
+            record,
+            created=earlier.created,
+            configuration=replace(record.configuration, systems=list(systems.values())),
+        )
+    new = path.with_suffix(".new")
+    new.write_text(record.to_json() + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def _make_clips(
+    corpus: Corpus, plan: Plan, out: Path, jobs: int, progress: Progress, note: Callable[[str], None]
+) -> list[Query]:
+    """All clips of the plan; those that an earlier start made, and that are still there, stay as they are."""
+    _mend(out / QUERIES)
+    queries = {query.query: query for query in read_lines(out / QUERIES, Query)}
+    done = {name for name, query in queries.items() if (out / query.audio).exists()}
+    total = plan.per_cell * len(clips.cells(corpus, plan)[0])
+    cache = ClipCache(clips.cache_folder(out))
+    _ = corpus.materials.digest  # reckoned once, not in every process
+    progress("clips", len(done), total)
+    with open(out / QUERIES, "a", encoding="utf-8") as file:
+        made = clips.make(corpus, plan, cache, done=done, jobs=jobs)
+        for number, query in enumerate(made, start=len(done) + 1):
+            progress("clips", number, total)
+            if isinstance(query, str):
+                note(query)
+            elif query.query not in queries:
+                query = replace(query, audio=os.path.relpath(query.audio, out))
+                queries[query.query] = query
+                file.write(query.to_json() + "\n")
+                file.flush()
+    return list(queries.values())
+
+
+def _mend(path: Path) -> None:
+    """Cut off the line that a killed run had begun."""
+    if path.exists():
+        text = path.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            os.truncate(path, whole)
+
+
+# -- the systems' processes -------------------------------------------------------------------------------------------
+
+
+def _answer(
+    entries: Sequence[Entry],
+    library: Sequence[Recording],
+    queries: Sequence[Query],
+    out: Path,
+    jobs: int,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> None:
+    """Let all systems take in the library and answer, `jobs` of them at a time."""
+    context = multiprocessing.get_context("spawn")
+    news: Queue[tuple[str, Any]] = context.Queue()
+    waiting, working, failed = list(entries), {}, []
+    while waiting or working:
+        while waiting and len(working) < jobs:
+            next_ = waiting.pop(0)
+            process = context.Process(target=_work, args=(next_, library, queries, out, news), daemon=True)
+            process.start()
+            working[next_.system.key] = process
+        what, *rest = _next(news, working)
+        if what == "progress":
+            progress(*rest)
+        elif what == "note":
+            note(*rest)
+        else:  # a system has ended, its work done or not
+            key, trouble = rest
+            working.pop(key).join()
+            if trouble:
+                failed.append(f"{key}: {trouble}")
+    if failed:
+        raise RunError("; ".join(failed) + "; what is done is kept: the same command goes on")
+
+
+def _next(news: Queue[tuple[Any, ...]], working: dict[str, Any]) -> tuple[Any, ...]:
+    """The next piece of news; the end of a process that died without a word is news too."""
+    while True:
+        try:
+            return news.get(timeout=1.0)
+        except multiprocessing.queues.Empty:
+            for key, process in working.items():
+                if not process.is_alive() and news.empty():
+                    return "end", key, f"its process ended with status {process.exitcode}"
+
+
+def _work(
+    entry: Entry, library: Sequence[Recording], queries: Sequence[Query], out: Path, news: Queue[Any]
+) -> None:
+    """What a system's process does."""
+    key, label = entry.system.key, entry.system.label
+    trouble = ""
+    try:
+        system = _taken_in(entry, library, out, news)
+        path = out / answers_file(key)
+        _mend(path)
+        done = {answer.query for answer in read_lines(path, Answer)}
+        with open(path, "a", encoding="utf-8") as file:
+            for number, query in enumerate(queries, start=1):
+                if query.query not in done:
+                    file.write(answer(system, query, out).to_json() + "\n")
+                    file.flush()
+                if number % 10 == 0 or number == len(queries):
+                    news.put(("progress", f"{label}: clips", number, len(queries)))
+    except (SamafError, OSError, ValueError) as error:
+        trouble = str(error)
+    except BaseException:
+        trouble = traceback.format_exc(limit=-3).strip().replace("\n", " | ")
+    news.put(("end", key, trouble))
+
+
+def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue[Any]) -> Baseline:
+    """The system with the library in it: as saved, or made now."""
+    key, store = entry.system.key, out / STORES / entry.system.key
+    if any(cost.system == key for cost in read_lines(out / COSTS, Cost)):
+        return entry.open(store)
+    system = entry.open()
+    warm_up(system, entry)
+    audio_s = wall_s = cpu_s = 0.0
+    for number, track in enumerate(library, start=1):
+        try:
+            samples = at_rate(track.read(), system.sample_rate)
+        except AudioError as error:
+            news.put(("note", f"{entry.system.label} goes without {error}"))
+            continue
+        began, began_cpu = time.perf_counter(), time.process_time()
+        try:
+            system.add(track.id, samples)
+        except AudioError as error:
+            news.put(("note", f"{entry.system.label} goes without {track.id}: {error}"))
+        wall_s += time.perf_counter() - began
+        cpu_s += time.process_time() - began_cpu
+        audio_s += len(samples) / system.sample_rate
+        news.put(("progress", f"{entry.system.label}: library", number, len(library)))
+    system.save(store)
+    cost = Cost(
+        system=key,
+        ingest_s=wall_s,
+        ingest_cpu_s=cpu_s,
+        audio_s=audio_s,
+        index_bytes=system.size_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    with open(out / COSTS, "a", encoding="utf-8") as file:
+        file.write(cost.to_json() + "\n")
+    return system
+
+
+def answer(system: Baseline, query: Query, folder: Path) -> Answer:
+    """What a system says to a clip; the time is that of the system alone, without reading and resampling."""
+    audio, rate = soundfile.read(folder / query.audio, dtype="float32")
+    samples = at_rate(audio, system.sample_rate, rate)
+    began = time.perf_counter()
+    match = system.query(samples)
+    elapsed_s = time.perf_counter() - began
+    if match is None:
+        return Answer(query.query, elapsed_s)
+    fields = asdict(match)
+    return Answer(query=query.query, elapsed_s=elapsed_s, track=fields.pop("track_id"), **fields)
+
+
+def at_rate(samples: np.ndarray, rate: int, came_at: int = SAMPLE_RATE) -> np.ndarray:
+    """Samples at a system's own rate."""
+    return samples if rate == came_at else soxr.resample(samples, came_at, rate)
+
+
+def warm_up(system: Baseline, entry: Entry) -> None:
+    """Have everything compiled that a system compiles at first use, on another instance of it."""
+    noise = np.random.default_rng(0).standard_normal(12 * system.sample_rate).astype(np.float32) / 10
+    other = entry.open()
+    other.add("noise", noise)
+    other.query(noise[: 6 * system.sample_rate])
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# -- where a run was made ---------------------------------------------------------------------------------------------
+
+
+def _machine() -> Machine:
+    import psutil
+
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        platform=platform.platform(),
+        python=platform.python_version(),
+    )
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,237 @@
+"""Runs of the bench: clips, systems in processes of their own, going on after a stop, commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import synth
+
+import baselines
+from baselines.engine import Parameters, Samaf
+from bench import clips, protocol, results
+from bench.cli import main
+from bench.cli.common import names
+from bench.clips import Plan
+from bench.corpus import Corpus, read_folder
+from bench.degrade import ClipCache
+
+PLAN = Plan(("clean", "bandpass"), (3.0,), 2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("tracks")
+    for k in range(6):
+        synth.write(folder / f"{k}.flac", synth.tune(12, seed=k))
+    return read_folder(folder, tmp_path_factory.mktemp("made"), seed=3)
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results") / "run"
+    protocol.run(corpus, [protocol.entry("samaf", bits=64)], PLAN, out, command="bench run", jobs=1)
+    return out
+
+
+# -- clips ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_is_the_same_however_many_there_are(corpus, tmp_path):
+    def made(plan: Plan, folder: str) -> dict[str, tuple]:
+        queries = clips.make(corpus, plan, ClipCache(tmp_path / folder))
+        return {
+            q.query: (q.track, q.offset_s, soundfile.read(q.audio)[0].tobytes())
+            for q in queries
+            if not isinstance(q, str)
+        }
+
+    few, more = made(PLAN, "a"), made(Plan(("bandpass",), (3.0, 2.0), 3, seed=5), "b")
+    both = set(few) & set(more)
+    assert {"bandpass_3_000", "bandpass_3_001", "ool_clean_3_000"} <= both
+    assert all(few[name] == more[name] for name in both)
+
+
+def test_clips_are_what_their_records_say(corpus, tmp_path):
+    tracks = {track.id: track for track in corpus.references}
+    outside = {track.id for track in corpus.outsiders}
+    for query in clips.make(corpus, Plan(("clean", "speed1.05"), (2.0,), 3), ClipCache(tmp_path)):
+        assert not isinstance(query, str)
+        audio, rate = soundfile.read(query.audio)
+        assert rate == 16000 and len(audio) == 32000
+        if query.track is None:
+            assert query.condition.startswith("ool_") and query.offset_s is None
+        else:
+            assert query.track not in outside
+            assert 0 <= query.offset_s <= tracks[query.track].duration_s - 2 * query.factor
+        if query.condition == "clean":
+            start = round(query.offset_s * rate)
+            whole = tracks[query.track].read()[start : start + 32000]
+            np.testing.assert_allclose(audio, whole, atol=2e-4)
+
+
+def test_nobody_shall_find_what_runs_backwards(corpus, tmp_path):
+    made = clips.make(corpus, Plan(("reverse",), (2.0,), 2), ClipCache(tmp_path))
+    assert all(query.track is None and query.offset_s is None for query in made)
+
+
+def test_what_cannot_be_made_is_skipped_with_its_reason(corpus):
+    made, skipped = clips.cells(corpus, Plan(("clean",), (3.0, 30.0), 1))
+    assert {cell.length_s for cell in made} == {3.0}
+    assert {s.condition for s in skipped} == {"clean", "ool_clean", "ool_noise5"}
+    assert "30 s" in skipped[0].reason
+    with pytest.raises(ValueError, match="shouting"):
+        clips.cells(corpus, Plan(("shouting",), (3.0,), 1))
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_holds_all_that_was_asked_for(finished, corpus):
+    run = results.read(finished)
+    assert len(run.queries) == 8  # two conditions, and two out of the library, of two clips
+    assert [answer.query for answer in run.answers["samaf-64"]] == [query.query for query in run.queries]
+    [measured] = results.merge([run])
+    right = [answer.track == query.track for query, answer in measured.trials if query.track]
+    assert all(right)
+    near = [abs(a.offset_s - q.offset_s) < 0.3 for q, a in measured.trials if q.track]
+    assert all(near)
+    cost = run.costs["samaf-64"]
+    assert cost.audio_s == pytest.approx(sum(track.duration_s for track in corpus.library), rel=0.01)
+    assert 0 < cost.ingest_s < 100 and cost.peak_memory_bytes > 1e7 and cost.index_bytes > 1000
+    assert run.run.references.count == len(corpus.library)
+    assert run.run.packages["numpy"] == np.__version__
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(finished, corpus, tmp_path):
+    out = tmp_path / "again" / "run"
+    out.mkdir(parents=True)
+    for name in (results.RUN, results.COSTS):
+        (out / name).write_bytes((finished / name).read_bytes())
+    (out / protocol.STORES).symlink_to(finished / protocol.STORES)
+    whole = (finished / results.answers_file("samaf-64")).read_text().splitlines(keepends=True)
+    kept = [json.dumps({**json.loads(line), "elapsed_s": 77.0}) + "\n" for line in whole[:3]]
+    (out / results.answers_file("samaf-64")).write_text("".join(kept) + whole[3][:20])
+    queries = (finished / results.QUERIES).read_text().splitlines(keepends=True)
+    (out / results.QUERIES).write_text("".join(queries[:5]) + queries[5][:7])
+    protocol.run(corpus, [protocol.entry("samaf", bits=64)], PLAN, out, command="bench run", jobs=1)
+    again = results.read(out).answers["samaf-64"]
+    assert [answer.elapsed_s for answer in again[:3]] == [77.0] * 3
+    asked = [results.Query.from_json(line) for line in queries]
+    assert [answer.query for answer in again] == [query.query for query in asked]
+    first = results.read(finished).answers["samaf-64"]
+    assert [a.track for a in again] == [a.track for a in first]
+
+
+def test_a_folder_of_another_run_is_left_alone(finished, corpus):
+    before = (finished / results.RUN).read_bytes()
+    with pytest.raises(protocol.RunError, match="--out"):
+        protocol.run(
+            corpus, [protocol.entry("samaf", bits=64)], Plan(("clean",), (2.0,), 1), finished, command=""
+        )
+    assert (finished / results.RUN).read_bytes() == before
+
+
+def test_a_system_that_fails_is_named_and_the_others_finish(corpus, tmp_path):
+    broken = protocol.entry("samaf", bits=64, model=str(tmp_path / "missing.npz"))
+    working = protocol.entry("samaf", bits=64)
+    with pytest.raises(protocol.RunError, match=r"missing\.npz"):
+        protocol.run(corpus, [broken, working], Plan(("clean",), (3.0,), 1), tmp_path / "run", command="")
+    answers = results.read(tmp_path / "run").answers
+    assert len(answers[working.system.key]) == 3 and not answers[broken.system.key]
+
+
+def test_entries_are_told_apart_by_what_was_asked_for():
+    plain, set_ = protocol.entry("samaf"), protocol.entry("samaf", bits=256, hop_s=0.5)
+    assert (plain.system.key, plain.system.label) == ("samaf", "samaf")
+    assert (set_.system.key, set_.system.label) == ("samaf-256-0.5", "samaf, 256 bits, hop 0.5 s")
+    own = protocol.entry("samaf", bits=64, model="/models/my own.npz").system
+    assert (own.key, own.label) == ("samaf-64-my_own", "samaf, 64 bits, model my own")
+    with pytest.raises(ValueError, match="rafs"):
+        baselines.system("nobody")
+
+
+# -- samaf behind the contract -------------------------------------------------------------------------------------
+
+
+def test_samaf_answers_alike_after_saving_and_loading(tmp_path):
+    system = Samaf(Parameters(bits=128))
+    tunes = [synth.tune(10, seed=k) for k in range(4)]
+    for k, samples in enumerate(tunes):
+        system.add(f"tune/{k}", samples)
+    clip = tunes[2][33333 : 33333 + 64000]
+    match = system.query(clip)
+    assert match.track_id == "tune/2" and match.accepted
+    assert match.offset_s == pytest.approx(33333 / 16000, abs=0.15)
+    system.save(tmp_path / "store")
+    stored = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.npy"))
+    assert system.size_bytes() == pytest.approx(stored, rel=0.05)
+    assert Samaf.load(tmp_path / "store").query(clip) == match
+    assert system.query(clip[:8000]) is None
+    with pytest.raises(ValueError, match="samaf"):
+        baselines.system("rafs").load(tmp_path / "store")
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+
+
+def bench(capsys, *args: str) -> Ran:
+    try:
+        status = main(args)
+    except SystemExit as end:
+        status = end.code
+    captured = capsys.readouterr()
+    return Ran(status, captured.out, captured.err)
+
+
+def test_report_command_writes_the_page(finished, tmp_path, capsys):
+    ran = bench(capsys, "report", str(finished), "--out", str(tmp_path / "page"))
+    assert ran.status == 0
+    assert "samaf, 64 bits" in (tmp_path / "page" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["run", "--baseline", "shazam"], "shazam"),
+        (["run", "--conditions", "shouting", "--data", "."], "shouting"),
+        (["run", "--split", "dev"], "--manifest"),
+        (["run", "--data", "nowhere"], "nowhere"),
+        (["run", "--bits", "127"], "127"),
+        (["sweep", "--hop", "0"], "0"),
+        (["report", "nowhere"], "nowhere"),
+        (["speed", "--minutes", "-1"], "-1"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_it(args, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = bench(capsys, *args)
+    assert ran.status == 2 and ran.out == ""
+    line = ran.err.strip().splitlines()[-1]
+    assert line.startswith("bench: ") and told in line and "Traceback" not in ran.err
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, bench.cli\ntry: bench.cli.main(['run', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "bench-results" in out
+    loaded = out.splitlines()[-1].split()
+    assert not {"numpy", "numba", "scipy", "rich", "matplotlib"} & set(loaded)
+
+
+def test_names_are_read_with_commas():
+    assert names("a, b,,c") == ("a", "b", "c")
