@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from baselines.base import Baseline, Float32, Match, Tables
+from samaf import settings
 from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
 from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
 from samaf.index import TrackInfo
 from samaf.library import Library
-from samaf.search import DEFAULT_BER, DEFAULT_MAX_EVALUE
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Parameters:
         A weights file; empty: the one that ships.
     """
 
-    bits: int = 128
-    hop_s: float = 1.0
+    bits: int = settings.BITS
+    hop_s: float = settings.REFERENCE_HOP_S
     exhaustive: bool = False
     model: str = ""
 
@@ -81,7 +81,7 @@ class Samaf(Baseline):
             track_id=match.title,
             offset_s=match.track_start_s - match.query_start_s * match.tempo * match.speed,
             score=match.score,
-            accepted=match.ber <= DEFAULT_BER and match.evalue <= DEFAULT_MAX_EVALUE,
+            accepted=match.ber <= settings.BER and match.evalue <= settings.MAX_EVALUE,
             speed=match.speed,
             tempo=match.tempo,
             pitch_cents=match.pitch_cents,

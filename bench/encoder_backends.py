@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 
 from samaf.encoder import Network
 from samaf.features import FRONT_ENDS, WINDOW_FRAMES
-from samaf.weights import QUERY_HOP_S, REFERENCE_HOP_S, Weights
+from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
+from samaf.weights import Weights
 
 Float32 = NDArray[np.float32]
 Run = Callable[[Float32], Float32]

@@ -25,7 +25,8 @@ from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.errors import AudioError, ModelError, shown
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, FrontEnd
 from samaf.fingerprint import Fingerprint, mark_rows
-from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
+from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
+from samaf.weights import DEFAULT_PATH, Weights
 
 SILENCE_LEVEL = 10.0 ** (-75.0 / 10.0)
 """A window whose mean square is under this (-75 dBFS) has no content."""

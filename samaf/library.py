@@ -15,6 +15,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from samaf import settings
 from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, MismatchError, ModelError, shown
@@ -22,23 +23,10 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.search import (
-    DEFAULT_BER,
-    DEFAULT_MAX_EVALUE,
-    DEFAULT_TOP,
-    SURE_SCORE,
-    Match,
-    Searcher,
-    decide,
-    power_of_ten,
-)
-from samaf.weights import DEFAULT_PATH, QUERY_HOP_S, REFERENCE_HOP_S, Weights
+from samaf.search import SURE_SCORE, Match, Searcher, decide, power_of_ten
+from samaf.settings import check_hop, check_speed
+from samaf.weights import DEFAULT_PATH, Weights
 
-DEFAULT_BITS = 128
-
-LONGEST_HOP_S = 10.0
-
-DEFAULT_SPEED = (0.9, 1.1)
 SPEED_STEP = 0.05
 SPEED_CLIP_S = 15.0
 """Clips up to this long are tried at other speeds."""
@@ -112,8 +100,8 @@ class Library:
         if hop_s is not None:
             check_hop(hop_s)
         if writable and not os.path.lexists(self.path):
-            self.encoder = Encoder(model, bits=DEFAULT_BITS if bits is None else bits)
-            self.index = self._created(REFERENCE_HOP_S if hop_s is None else hop_s, model)
+            self.encoder = Encoder(model, bits=settings.BITS if bits is None else bits)
+            self.index = self._created(settings.REFERENCE_HOP_S if hop_s is None else hop_s, model)
             return
         self.index = Index.open(self.path, readonly=not writable)
         try:
@@ -195,11 +183,11 @@ class Library:
         self,
         clip: StrPath | Fingerprint | NDArray[np.float32],
         *,
-        ber: float = DEFAULT_BER,
-        max_evalue: float = DEFAULT_MAX_EVALUE,
-        top: int = DEFAULT_TOP,
+        ber: float = settings.BER,
+        max_evalue: float = settings.MAX_EVALUE,
+        top: int = settings.TOP,
         exhaustive: bool = False,
-        speed: tuple[float, float] = DEFAULT_SPEED,
+        speed: tuple[float, float] = settings.SPEED,
     ) -> list[Match]:
         """Identify a clip.
 
@@ -235,8 +223,7 @@ class Library:
         MismatchError
             The fingerprint does not fit the index.
         """
-        if not 0.5 <= speed[0] <= 1.0 <= speed[1] <= 2.0:
-            raise ValueError(f"speeds {speed}: give the slowest from 0.5 to 1 and the fastest from 1 to 2")
+        check_speed(*speed)
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
         print_ = self._query(clip, name, samples)
@@ -316,17 +303,10 @@ def played_at(match: Match, speed: float) -> Match:
     )
 
 
-def check_hop(hop_s: float) -> None:
-    """Refuse a hop that the encoder cannot make with a `ValueError`."""
-    frames = hop_s * FRAMES_PER_SECOND
-    if not (0 < hop_s <= LONGEST_HOP_S and abs(frames - round(frames)) < 1e-6 and round(frames)):
-        raise ValueError(f"a hop of {hop_s:g} s: must be a multiple of 0.01 s, up to {LONGEST_HOP_S:g} s")
-
-
 def _query_hop(hop_s: float) -> float:
     """Query hop for a reference hop: the usual one, or the largest below it that divides the reference hop."""
     frames = round(hop_s * FRAMES_PER_SECOND)
-    usual = round(QUERY_HOP_S * FRAMES_PER_SECOND)
+    usual = round(settings.QUERY_HOP_S * FRAMES_PER_SECOND)
     return next(k for k in range(usual, 0, -1) if frames % k == 0) / FRAMES_PER_SECOND
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samaf import settings
 from samaf.alignment import DRIFT_S, Line, refine, scan, slopes_for
 from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
@@ -24,10 +25,6 @@ from samaf.index.probe import candidates
 from samaf.index.segment import Segment
 from samaf.significance import Competition, NullModel
 from samaf.weights import Weights
-
-DEFAULT_BER = 0.35
-DEFAULT_MAX_EVALUE = 1e-2
-DEFAULT_TOP = 5
 
 SURE_SCORE = 4.0
 """A match with this score stands whatever else its stretch resembles."""
@@ -147,9 +144,9 @@ class Searcher:
         self,
         query: Fingerprint,
         *,
-        ber: float = DEFAULT_BER,
-        max_evalue: float = DEFAULT_MAX_EVALUE,
-        top: int = DEFAULT_TOP,
+        ber: float = settings.BER,
+        max_evalue: float = settings.MAX_EVALUE,
+        top: int = settings.TOP,
         exhaustive: bool = False,
     ) -> list[Match]:
         """Matches of a query, best first; none if nothing is good enough.

@@ -170,7 +170,7 @@ def test_version(samaf: Callable[..., Ended]) -> None:
         (["search", "--top", "0", "x.wav"], "--top: 0 is not 1 or more"),
         (["search", "--top", "2.5", "x.wav"], "--top: '2.5' is not a whole number"),
         (["encode", "--bits", "100", "x.wav"], "--bits: 100 is not one of 64, 128, 256"),
-        (["encode", "--hop", "0", "x.wav"], "--hop: 0 is not a multiple of 0.01 s"),
+        (["encode", "--hop", "0", "x.wav"], "--hop: a hop of 0 s: must be a multiple of 0.01 s"),
         (["encode", "--hop", "0.123", "x.wav"], "--hop"),
         (["index", "add", "--hop", "inf", "x"], "--hop"),
         (["train"], "--data"),

@@ -19,8 +19,9 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import check_hop, default_db, played_at
+from samaf.library import default_db, played_at
 from samaf.search import Match
+from samaf.settings import check_hop
 from samaf.weights import DEFAULT_PATH, Weights
 
 FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from samaf.errors import shown
+from samaf.settings import check_hop, check_speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,19 +143,23 @@ def bits(text: str) -> int:
 def hop(text: str) -> float:
     """Read a hop in seconds."""
     value = _number(text)
-    if not (0 < value <= 10 and abs(value * 100 - round(value * 100)) < 1e-6 and round(value * 100)):
-        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 0.01 s up to 10 s")
+    try:
+        check_hop(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return value
 
 
 def speeds(text: str) -> tuple[float, float]:
     """Read a range of speeds around 1."""
     low, colon, high = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH")
     value = (_number(low), _number(high))
-    if not colon or not 0.5 <= value[0] <= 1 <= value[1] <= 2:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not LOW:HIGH with LOW from 0.5 to 1 and HIGH from 1 to 2"
-        )
+    try:
+        check_speed(*value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return value
 
 

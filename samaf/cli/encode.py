@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samaf import settings
 from samaf.cli.common import DONE, FAILED, add_json, bits, complain, hop, print_json
 from samaf.errors import AudioError, FingerprintError, shown
 
@@ -34,9 +35,18 @@ def add_parser(commands: Any) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio file")
-    parser.add_argument("--bits", type=bits, default=128, help="bits in a hash: 64, 128 or 256 (default 128)")
     parser.add_argument(
-        "--hop", type=hop, default=1.0, metavar="S", help="seconds from hash to hash (default 1.0)"
+        "--bits",
+        type=bits,
+        default=settings.BITS,
+        help="bits in a hash: 64, 128 or 256 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=hop,
+        default=settings.REFERENCE_HOP_S,
+        metavar="S",
+        help="seconds from hash to hash (default %(default)s)",
     )
     parser.add_argument("--model", metavar="FILE", help="weights file (default: the model that ships)")
     parser.add_argument(

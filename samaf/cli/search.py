@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
+from samaf import settings
 from samaf.cli.common import (
     DONE,
     FAILED,
@@ -51,26 +52,32 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--ber",
         type=share,
-        default=0.35,
+        default=settings.BER,
         metavar="X",
-        help="largest bit error rate of a match (default 0.35)",
+        help="largest bit error rate of a match (default %(default)g)",
     )
     parser.add_argument(
         "--max-evalue",
         type=positive,
-        default=1e-2,
+        default=settings.MAX_EVALUE,
         metavar="X",
-        help="largest expected number of false matches this good (default 1e-2; inf: any)",
+        help="largest expected number of false matches this good (default %(default)g; inf: any)",
     )
     parser.add_argument(
-        "--top", type=count, default=5, metavar="N", help="matches per stretch of the clip (default 5)"
+        "--top",
+        type=count,
+        default=settings.TOP,
+        metavar="N",
+        help="matches per stretch of the clip (default %(default)s)",
     )
     parser.add_argument(
         "--speed",
         type=speeds,
-        default=(0.9, 1.1),
+        default=settings.SPEED,
         metavar="LOW:HIGH",
-        help="speeds that a short clip may have been played at (default 0.9:1.1; 1:1 for its own alone)",
+        help="speeds that a short clip may have been played at (default {:g}:{:g}; 1:1 for its own alone)".format(
+            *settings.SPEED
+        ),
     )
     parser.add_argument("--exhaustive", action="store_true", help="compare with every position of the index")
     add_json(parser, "one JSON object per clip and match on stdout")

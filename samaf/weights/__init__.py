@@ -23,11 +23,6 @@ FORMAT_VERSION = 1
 DEFAULT_PATH = Path(__file__).parent / "samaf-1.npz"
 """The nested 64/128/256-bit model that ships; its card lies beside it."""
 
-REFERENCE_HOP_S = 1.0
-"""Default seconds from hash to hash in an index."""
-QUERY_HOP_S = 0.1
-"""Default seconds from hash to hash in a query."""
-
 Float32 = NDArray[np.float32]
 
 _ARRAYS = ("kernel", "recurrent", "bias", "dense", "dense_bias")

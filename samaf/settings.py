@@ -1,0 +1,38 @@
+"""What holds where nobody says otherwise, and the bounds of what may be said.
+
+Imports nothing heavy, so that the command line knows it at once.
+"""
+
+from __future__ import annotations
+
+BITS = 128
+"""Bits of a hash."""
+REFERENCE_HOP_S = 1.0
+"""Seconds from hash to hash in an index."""
+QUERY_HOP_S = 0.1
+"""Seconds from hash to hash in a query."""
+LONGEST_HOP_S = 10.0
+
+BER = 0.35
+"""Largest bit error rate of a match."""
+MAX_EVALUE = 1e-2
+"""Largest expected number of matches by chance: one unknown clip in a hundred may be given a name."""
+TOP = 5
+"""Matches for a stretch of a query."""
+SPEED = (0.9, 1.1)
+"""Slowest and fastest speed that a short clip is tried at."""
+
+
+def check_hop(hop_s: float) -> None:
+    """Refuse a hop that is not a whole number of frames of 10 ms, or is too long, with a `ValueError`."""
+    frames = hop_s * 100.0
+    if not (0 < hop_s <= LONGEST_HOP_S and abs(frames - round(frames)) < 1e-6 and round(frames)):
+        raise ValueError(f"a hop of {hop_s:g} s: must be a multiple of 0.01 s, up to {LONGEST_HOP_S:g} s")
+
+
+def check_speed(slowest: float, fastest: float) -> None:
+    """Refuse a range of speeds that does not lie around 1, or is too wide, with a `ValueError`."""
+    if not 0.5 <= slowest <= 1.0 <= fastest <= 2.0:
+        raise ValueError(
+            f"speeds {slowest:g} to {fastest:g}: the slowest must be from 0.5 to 1, the fastest from 1 to 2"
+        )
