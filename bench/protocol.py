@@ -281,6 +281,7 @@ def _work(
         done = {answer.query for answer in read_lines(path, Answer)}
         with open(path, "a", encoding="utf-8") as file:
             for number, query in enumerate(queries, start=1):
+                _stay_with_parent()
                 if query.query not in done:
                     file.write(answer(system, query, out).to_json() + "\n")
                     file.flush()
@@ -293,6 +294,13 @@ def _work(
     news.put(("end", key, trouble))
 
 
+def _stay_with_parent() -> None:
+    """End this process where the one that started it was killed: who starts the run again must find it alone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
+
+
 def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue[Any]) -> Baseline:
     """The system with the library in it: as saved, or made now."""
     key, store = entry.system.key, out / STORES / entry.system.key
@@ -302,6 +310,7 @@ def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue
     warm_up(system, entry)
     audio_s = wall_s = cpu_s = 0.0
     for number, track in enumerate(library, start=1):
+        _stay_with_parent()
         try:
             samples = at_rate(track.read(), system.sample_rate)
         except AudioError as error:
