@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bench.clips import Plan
     from bench.corpus import Corpus
 
+GENERATED_PER_CELL = 4
+"""Clips a cell that are worth their time where the tracks are generated: a look at how it works."""
 RIVALS = [name for name in SYSTEMS if name != "samaf"]
 
 
@@ -76,11 +78,11 @@ def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell
     clips.add_argument(
         "--per-cell",
         type=count,
-        default=per_cell,
         metavar="N",
-        help=f"clips for each condition and length ({per_cell})",
+        help=f"clips for each condition and length ({per_cell}; {GENERATED_PER_CELL} of generated tunes)",
     )
     clips.add_argument("--seed", type=int, default=1, help="of all draws (1)")
+    parser.set_defaults(usual_per_cell=per_cell)
 
 
 def add_run(parser: argparse.ArgumentParser, name: str) -> None:
@@ -156,7 +158,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
             parse(name)
     except ValueError as error:
         raise CorpusError(str(error)) from None
-    return Plan(tuple(dict.fromkeys(conditions)), tuple(args.lengths), args.per_cell, args.seed)
+    usual = args.usual_per_cell if args.data or args.manifest else GENERATED_PER_CELL
+    return Plan(tuple(dict.fromkeys(conditions)), tuple(args.lengths), args.per_cell or usual, args.seed)
 
 
 def command_line() -> str:
