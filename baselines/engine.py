@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +49,10 @@ class Samaf(Baseline):
     sample_rate = SAMPLE_RATE
     Parameters = Parameters
 
-    _FILE = "library.samaf"
-
     def __init__(self, parameters: Parameters | None = None) -> None:
         super().__init__(parameters)
-        self._folder = tempfile.TemporaryDirectory(prefix="samaf-bench-")
+        self._path = Path(tempfile.mkdtemp(prefix="samaf-bench-")) / "library.samaf"
+        weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
         self._library: Library | None = None
         self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
         self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
@@ -97,10 +98,6 @@ class Samaf(Baseline):
     def restore(self, tables: Tables) -> None:
         """Put the index file back."""
         tables["index"].tofile(self._path)
-
-    @property
-    def _path(self) -> Path:
-        return Path(self._folder.name) / self._FILE
 
     def _opened(self) -> Library:
         """The library with all tracks in its index."""

@@ -75,12 +75,13 @@ def carry_out(args: argparse.Namespace, entries: list[Any], out: Path) -> None:
     """Run the entries as the options say, write the report, and print its tables."""
     from bench import protocol, report
 
+    plan = plan_of(args)
     corpus = corpus_of(args, out.parent / "cache" / "generated")
     with Bars() as bars:
         protocol.run(
             corpus,
             entries,
-            plan_of(args),
+            plan,
             out,
             command=command_line(),
             jobs=args.jobs or os.cpu_count() or 1,
