@@ -23,7 +23,7 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.search import SURE_SCORE, Match, Searcher, decide, power_of_ten
+from samaf.search import SURE_SCORE, Match, Searcher, check_limits, decide, power_of_ten
 from samaf.settings import check_hop, check_speed
 from samaf.weights import DEFAULT_PATH, Weights
 
@@ -224,6 +224,7 @@ class Library:
             The fingerprint does not fit the index.
         """
         check_speed(*speed)
+        check_limits(ber, max_evalue, top)
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
         print_ = self._query(clip, name, samples)

@@ -176,6 +176,7 @@ class Searcher:
         AudioError
             If no hash of the query is valid.
         """
+        check_limits(ber, max_evalue, top)
         found = self.candidates(query, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
         return decide(found, ber=ber, max_evalue=max_evalue, top=top)
 
@@ -187,8 +188,6 @@ class Searcher:
         Each is held against chance, not yet against the others; those that `max_evalue` will turn down are among
         them as far as they can be rivals of others.
         """
-        if not (max_evalue > 0 and top >= 1):
-            raise ValueError("max_evalue must be above 0, top at least 1")
         header = self.index.header
         if query.bits > header.bits:
             query = query.truncated(header.bits)
@@ -470,8 +469,24 @@ def _distinct(lines: list[Line], part: _Query, count: int) -> list[Line]:
     return kept
 
 
+def check_limits(ber: float, max_evalue: float, top: int) -> None:
+    """Refuse what no search can be limited to with a `ValueError`."""
+    if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
+        raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
+
+
 def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) -> list[Match]:
     """The matches among candidates, best first.
+
+    Each keeps the evidence that it has beyond its best rival: another track that its stretch resembles. Chance may be
+    kinder to a query than the null model knows: other speakers of the same words, pieces from the same box of
+    loops. But whatever its level, the best of many chance scores is seldom far ahead of the second: where tails are
+    exponential, it leads by ``d`` powers of ten once in ``10 ** d`` times (Rényi 1953, on spacings of order
+    statistics). So a lead is an E-value too, and the larger of both holds.
+
+    A rival that is sure (:data:`SURE_SCORE`) is no chance: the recording is stored twice, or two sound at once. It is
+    passed over, unless the match is not sure itself. Of a recording stored twice, then, neither is named where none
+    is sure.
 
     Parameters
     ----------
@@ -480,37 +495,29 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     ber, max_evalue, top
         See :meth:`Searcher.search`.
     """
-    if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
-        raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
-    contested = [_against_rivals(match, candidates) for match in candidates]
-    good = [match for match in contested if match.ber <= ber and match.evalue <= max_evalue]
-    kept: list[Match] = []
-    for match in sorted(good, key=lambda match: -match.score):
-        over = [k for k in kept if _overlap(k, match)]
-        if len(over) < top and all(k.track_id != match.track_id for k in over):
-            kept.append(match)
-    return kept
+    check_limits(ber, max_evalue, top)
+    beside = _overlaps(candidates)
+    contested = [
+        _against([candidates[k] for k in others], match)
+        for match, others in zip(candidates, beside, strict=True)
+    ]
+    kept: set[int] = set()
+    for i in sorted(range(len(contested)), key=lambda i: -contested[i].score):
+        match = contested[i]
+        over = [contested[k].track_id for k in beside[i] if k in kept]
+        if match.ber <= ber and match.evalue <= max_evalue and len(over) < top and match.track_id not in over:
+            kept.add(i)
+    return sorted((contested[i] for i in kept), key=lambda match: -match.score)
 
 
-def _against_rivals(match: Match, candidates: list[Match]) -> Match:
-    """A match with the evidence that it has beyond the best rival: another track that its stretch resembles.
-
-    Chance may be kinder to a query than the null model knows: other speakers of the same words, pieces from the same
-    box of loops. But whatever its level, the best of many chance scores is seldom far ahead of the second: where tails
-    are exponential, it leads by ``d`` powers of ten once in ``10 ** d`` times (Rényi 1953, on spacings of order
-    statistics). So a lead is an E-value too, and the larger of both holds.
-
-    A rival that is sure is no chance (the recording is stored twice, or two sound at once); it is passed over, unless
-    the match is not sure itself.
-    """
+def _against(others: list[Match], match: Match) -> Match:
+    """A match with the evidence that it has beyond the best rival among the candidates that overlap it."""
     sure = match.score >= SURE_SCORE
     rival = max(
         (
             other.score
-            for other in candidates
-            if other.track_id != match.track_id
-            and not (sure and other.score >= SURE_SCORE)
-            and _overlap(other, match)
+            for other in others
+            if other.track_id != match.track_id and not (sure and other.score >= SURE_SCORE)
         ),
         default=0.0,
     )
@@ -519,12 +526,24 @@ def _against_rivals(match: Match, candidates: list[Match]) -> Match:
     return replace(match, score=match.score - rival, evalue=power_of_ten(rival - match.score))
 
 
+def _overlaps(matches: list[Match]) -> list[list[int]]:
+    """For each match, which others share more than half of the shorter one's stretch of the query."""
+    beside: list[list[int]] = [[] for _ in matches]
+    going_on: list[int] = []
+    for i in sorted(range(len(matches)), key=lambda i: matches[i].query_start_s):
+        match = matches[i]
+        going_on = [k for k in going_on if matches[k].query_end_s > match.query_start_s]
+        for k in going_on:
+            other = matches[k]
+            shared = min(match.query_end_s, other.query_end_s) - match.query_start_s
+            shorter = min(match.query_end_s - match.query_start_s, other.query_end_s - other.query_start_s)
+            if shared > 0.5 * shorter:
+                beside[i].append(k)
+                beside[k].append(i)
+        going_on.append(i)
+    return beside
+
+
 def power_of_ten(exponent: float) -> float:
     """10 to the `exponent`, at most 1e300."""
     return float(10.0 ** min(exponent, 300.0))
-
-
-def _overlap(a: Match, b: Match) -> bool:
-    """Whether two matches share more than half of the shorter one's stretch of the query."""
-    shared = min(a.query_end_s, b.query_end_s) - max(a.query_start_s, b.query_start_s)
-    return shared > 0.5 * min(a.query_end_s - a.query_start_s, b.query_end_s - b.query_start_s)

@@ -13,8 +13,8 @@ QUERY_HOP_S = 0.1
 """Seconds from hash to hash in a query."""
 LONGEST_HOP_S = 10.0
 
-BER = 0.35
-"""Largest bit error rate of a match."""
+BER = 0.4
+"""Largest bit error rate of a match. Ten seconds of loud noise may match surely with more than 0.35."""
 MAX_EVALUE = 1e-2
 """Largest expected number of matches by chance: one unknown clip in a hundred may be given a name."""
 TOP = 5

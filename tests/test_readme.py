@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from synth import tune, write
 
-from samaf.cli import build_parser
+from bench.cli import build_parser as bench_parser
+from samaf.cli import build_parser as samaf_parser
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -34,13 +37,13 @@ def test_the_python_example_finds_the_clip(
     assert found and float(found[1]) == pytest.approx(6.2, abs=0.3)
 
 
-def test_the_commands_exist() -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if "samaf " in line]
-    commands = [re.sub(r".*&& ", "", line) for line in lines if "pip install -e" not in line]
-    parsed = [shlex.split(line, comments=True) for line in commands if line.startswith("samaf ")]
+@pytest.mark.parametrize(("program", "parser"), [("samaf", samaf_parser), ("bench", bench_parser)])
+def test_the_commands_exist(program: str, parser: Callable[[], ArgumentParser]) -> None:
+    lines = [re.sub(r".*&& ", "", line) for block in blocks("sh") for line in block.splitlines()]
+    parsed = [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
     assert len(parsed) >= 5
     for words in parsed:
-        build_parser().parse_args(words[1:])  # exits if there is no such command or option
+        parser().parse_args(words[1:])  # exits if there is no such command or option
 
 
 def test_the_json_example_has_the_fields_of_an_answer() -> None:
@@ -57,6 +60,9 @@ def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
 
 
 def test_the_files_it_names_are_there() -> None:
-    named = re.findall(r"^\| (`[^|]*) \|", README, re.MULTILINE)
-    for name in re.findall(r"`([\w./]+)`", " ".join(named)):
-        assert (Path(__file__).parent.parent / "samaf" / name).exists(), name
+    folder = Path(__file__).parent.parent
+    for table in re.findall(r"^\| in `(\w+/)` \|.*\n\|---\|---\|\n((?:\|.*\n)+)", README, re.MULTILINE):
+        named = re.findall(r"^\| (`[^|]*) \|", table[1], re.MULTILINE)
+        assert len(named) > 3
+        for name in re.findall(r"`([\w./]+)`", " ".join(named)):
+            assert (folder / table[0] / name).exists(), name

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_an_unknown_clip_has_no_match_unless_forced(searcher: Searcher, model: M
     rng = np.random.default_rng(99)
     for _ in range(20):
         stranger = fingerprint(activations(5.0, rng), model.weights.model_id)
-        assert searcher.search(stranger) == []
+        assert searcher.search(stranger, max_evalue=1e-3) == []
         forced = searcher.search(stranger, ber=1.0, max_evalue=math.inf, top=1)
         assert forced
         assert math.isfinite(forced[0].score)
@@ -389,6 +390,43 @@ def test_what_is_sure_stands_beside_what_is_sure() -> None:
     assert decided(resembled(1, 9.0), resembled(2, 8.5), resembled(3, 1.0)) == [(1, 8.0), (2, 7.5), (3, -8.0)]
     assert decided(resembled(1, 9.0), resembled(2, 3.9), max_evalue=1e-2) == [(1, 5.1)]
     assert decided(resembled(1, 9.0), resembled(2, 8.5), resembled(3, 8.0), top=2) == [(1, 9.0), (2, 8.5)]
+
+
+def test_of_a_recording_stored_twice_neither_is_named_unless_sure() -> None:
+    assert decided(resembled(1, 3.9), resembled(2, 3.9), max_evalue=1e-2) == []
+    assert decided(resembled(1, 4.1), resembled(2, 4.1), max_evalue=1e-2) == [(1, 4.1), (2, 4.1)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.floats(-2, 9), st.integers(0, 20), st.integers(1, 9)), max_size=12
+    )
+)
+def test_the_decision_is_that_of_the_definition(drawn: list[tuple[int, float, int, int]]) -> None:
+    candidates = [resembled(track, score, start, start + length) for track, score, start, length in drawn]
+
+    def overlap(a: Match, b: Match) -> bool:
+        shared = min(a.query_end_s, b.query_end_s) - max(a.query_start_s, b.query_start_s)
+        lengths = (a.query_end_s - a.query_start_s, b.query_end_s - b.query_start_s)
+        return shared > 0.5 * min(lengths)
+
+    expected = []
+    for match in candidates:
+        rivals = [
+            other.score
+            for other in candidates
+            if other.track_id != match.track_id
+            and overlap(other, match)
+            and not (match.score >= 4 and other.score >= 4)
+        ]
+        expected.append(replace(match, score=match.score - max([0.0, *rivals])))
+    kept: list[Match] = []
+    for match in sorted(expected, key=lambda match: -match.score):
+        over = [k for k in kept if overlap(k, match)]
+        if match.score >= 2 and len(over) < 2 and all(k.track_id != match.track_id for k in over):
+            kept.append(match)
+    got = decide(candidates, ber=1.0, max_evalue=1e-2, top=2)
+    assert [replace(match, evalue=0.0) for match in got] == [replace(match, evalue=0.0) for match in kept]
 
 
 @given(st.lists(st.floats(-5, 20), min_size=1, max_size=6))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 
+from bench.cli import report, run, speed, sweep
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -18,19 +20,22 @@ examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
-    # Read when numpy is imported: systems are compared on one core each, and work side by side.
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    from bench.cli import report, run, speed, sweep
-
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in (run, sweep, speed, report):
         command.add_parser(commands)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    # Read when numpy is imported: systems are compared on one core each, and work side by side.
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    args = build_parser().parse_args(argv)
     try:
         status: int = args.run(args)
         return status

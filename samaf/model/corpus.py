@@ -155,8 +155,11 @@ class Corpus:
         arrays = np.load(folder / "chunks.npz")
         self.factors, self.files, self.n_frames = arrays["factors"], arrays["files"], arrays["n_frames"]
         self.n_files = int(meta["n_files"])
-        noise = np.fromfile(folder / "noise.f16", np.float16)
-        self.noise = noise.reshape(-1, self.frames.shape[-1])
+        n_noise = int(meta["n_noise"])
+        noise_shape = (n_noise, self.frames.shape[-1])
+        self.noise: NDArray[np.float16] = np.empty(noise_shape, np.float16)
+        if n_noise:  # an empty file cannot be mapped
+            self.noise = np.memmap(folder / "noise.f16", np.float16, "r", shape=noise_shape)
         self.starts = [
             _window_starts(level, n) for level, n in zip(arrays["levels"], self.n_frames, strict=True)
         ]
@@ -214,12 +217,15 @@ class Corpus:
             raise ModelError(
                 f"{paths[0].parent if paths else 'no data'}: no audio of {SHORTEST_S:g} s or more to train on"
             )
+        n_noise = 0
         with open(folder / "noise.f16", "wb") as out:
-            for path in sources.noise:
-                out.write(_noise_frames(path, preset).tobytes())
+            for path in sources.noise if preset.overlay else ():
+                frames = _noise_frames(path, preset)
+                out.write(frames.tobytes())
+                n_noise += len(frames)
         np.savez(folder / "chunks.npz", factors=factors, levels=levels, n_frames=n_frames, files=files)
         shape = (len(files), 1 + preset.renderings, CHUNK_FRAMES, values)
-        done.write_text(json.dumps({**wanted, "shape": shape}))
+        done.write_text(json.dumps({**wanted, "shape": shape, "n_noise": n_noise}))
         return cls(folder, preset)
 
     def split(self, seed: int, share: float = HELD_OUT_SHARE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -247,7 +253,7 @@ def _window_starts(levels: Float32, n_frames: int) -> NDArray[np.int64]:
 def _key(paths: list[Path], sources: Sources, preset: Preset, seed: int) -> str:
     """Digest of all that shapes the renderings."""
     listing = [[str(p), p.stat().st_size] for part in (paths, sources.noise, sources.rooms) for p in part]
-    shape = [preset.front_end, preset.renderings, seed, CHUNK_S, NOISE_S]
+    shape = [preset.front_end, preset.renderings, seed, CHUNK_S, NOISE_S if preset.overlay else 0]
     return hashlib.sha256(json.dumps([listing, shape]).encode()).hexdigest()
 
 

@@ -68,16 +68,24 @@ class Batches(keras.utils.PyDataset):
 
 
 class Neighbours(keras.callbacks.Callback):
-    """Looks for the seconds that the network confuses, before every :data:`NEIGHBOURS_KEPT`-th epoch."""
+    """Looks for the seconds that the network confuses, before every :data:`NEIGHBOURS_KEPT`-th epoch.
 
-    def __init__(self, twins: Twins, preset: Preset) -> None:
+    They are kept in the work folder, so that a training that goes on has the same ones.
+    """
+
+    def __init__(self, twins: Twins, preset: Preset, folder: Path) -> None:
         super().__init__()
-        self.twins, self.bits = twins, min(128, preset.bits[-1])
+        self.twins, self.bits, self.file = twins, min(128, preset.bits[-1]), folder / "neighbours.npy"
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Find them."""
-        if self.twins.neighbours is None or epoch % NEIGHBOURS_KEPT == 0:
-            self.twins.find_neighbours(self._encode)
+        """Find them, or take those found before."""
+        if epoch % NEIGHBOURS_KEPT == 0 or (self.twins.neighbours is None and not self.file.exists()):
+            found = self.twins.find_neighbours(self._encode)
+            new = self.file.with_suffix(".new.npy")
+            np.save(new, found)
+            os.replace(new, self.file)
+        elif self.twins.neighbours is None:
+            self.twins.neighbours = np.load(self.file)
 
     def _encode(self, windows: np.ndarray) -> np.ndarray:
         return self.model.predict_on_batch(windows)[0][:, : self.bits] > 0
@@ -183,7 +191,7 @@ def train(
         verbose=0,
         shuffle=False,
         callbacks=[
-            *([Neighbours(twins, preset)] if preset.neighbours else []),
+            *([Neighbours(twins, preset, folder)] if preset.neighbours else []),
             HeldOut(corpus, held_out, preset),
             keras.callbacks.LambdaCallback(on_epoch_end=report),
         ],

@@ -57,7 +57,7 @@ class Preset:
     variety: float = 1.0
     overlay: float = 0.4
     pairs: int = 384
-    steps: int = 5000
+    steps: int = 10000
     learning_rate: float = 2e-3
     warm_up: float = 0.05
 

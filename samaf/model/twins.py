@@ -67,8 +67,8 @@ class Twins:
         self.neighbours: NDArray[np.int64] | None = None
         """Places (those compared, :data:`NEIGHBOURS`), -1 where there are fewer."""
 
-    def find_neighbours(self, encode: Encode) -> None:
-        """Look for each second's neighbours, as the network sees them now.
+    def find_neighbours(self, encode: Encode) -> NDArray[np.int64]:
+        """Look for each second's neighbours, as the network sees them now; they are drawn from here on.
 
         Parameters
         ----------
@@ -81,6 +81,7 @@ class Twins:
             bits.append(encode(self._windows(np.stack(cut))))
         found = nearest(np.concatenate(bits), self.corpus.files[compared[:, 0]])
         self.neighbours = np.where(found < 0, -1, self._compared[found])
+        return self.neighbours
 
     def draw(self, pairs: int, rng: Generator) -> tuple[Float32, Float32]:
         """A batch of twins.
