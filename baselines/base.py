@@ -77,6 +77,9 @@ class Baseline(ABC):
     def add(self, track_id: str, samples: Float32) -> None:
         """Fingerprint a track and store it under `track_id`."""
 
+    def settle(self) -> None:  # noqa: B027 (systems that have nothing to do here need not say so)
+        """Index what has been added, for what comes next to find it ready; it would be done then otherwise."""
+
     @abstractmethod
     def query(self, samples: Float32) -> Match | None:
         """The best candidate for a clip.

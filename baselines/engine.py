@@ -63,8 +63,12 @@ class Samaf(Baseline):
         self._waiting.append((TrackInfo(track_id, title=track_id), print_))
         self.tracks.append(track_id)
 
+    def settle(self) -> None:
+        """Put what has been encoded into the index."""
+        self._opened()
+
     def query(self, samples: Float32) -> Match | None:
-        """The best match at any BER and E-value; accepted within the defaults of ``samaf search``."""
+        """The best match at any BER and E-value; accepted if it is within the default limits of ``samaf search``."""
         try:
             matches = self._opened().search(
                 samples,

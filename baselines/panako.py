@@ -228,7 +228,7 @@ class Panako(Baseline):
 
     def tables(self) -> Tables:
         """The columns of the fingerprints, in the order of the hashes, and the frames at which tracks start and end."""
-        self._sort()
+        self.settle()
         return self._stored | {"starts": np.array([*self._starts, self._end], np.uint32)}
 
     def restore(self, tables: Tables) -> None:
@@ -237,7 +237,8 @@ class Panako(Baseline):
         self._stored = {column: frozen(tables[column]) for column in self._stored}
         self._added = []
 
-    def _sort(self) -> None:
+    def settle(self) -> None:
+        """Sort in what has been added."""
         if self._added:
             parts = [self._stored, *self._added]
             columns = {column: np.concatenate([part[column] for part in parts]) for column in self._stored}
@@ -247,7 +248,7 @@ class Panako(Baseline):
 
     def _hits(self, clip: Fingerprints) -> _Hits:
         """All stored fingerprints that a clip's are taken for."""
-        self._sort()
+        self.settle()
         p, stored = self.parameters, self._stored
         ranges = _ranges(
             stored["hashes"],

@@ -47,13 +47,13 @@ class Postings:
 
     def items(self) -> tuple[UInt32, UInt32]:
         """All keys, ascending, and their positions, ascending within a key."""
-        self._settle()
+        self.settle()
         heads = np.repeat(np.arange(_HEADS, dtype=np.uint32), np.diff(self._directory))
         return heads << np.uint32(16) | self._tails, self._positions
 
     def tables(self) -> Tables:
         """The arrays: "directory" uint32 (65537,), "tails" uint16 (n,), "positions" uint32 (n,)."""
-        self._settle()
+        self.settle()
         return {"directory": self._directory, "tails": self._tails, "positions": self._positions}
 
     def find(self, keys: UInt32) -> tuple[Int64, UInt32]:
@@ -70,14 +70,15 @@ class Postings:
         positions : uint32 (n,)
             A position stored under it, ascending within a key.
         """
-        self._settle()
+        self.settle()
         first, count = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
         _spans(frozen(keys), self._directory, self._tails, first, count)
         which = np.repeat(np.arange(len(keys)), count)
         within = np.arange(len(which)) - (np.cumsum(count) - count)[which]
         return which, self._positions[first[which] + within]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Sort in what has been added."""
         if not self._pending:
             return
         added, self._pending = self._pending, []
@@ -123,6 +124,10 @@ class PostingsBaseline(Baseline):
         super().__init__(parameters)
         self._starts = np.zeros(1, np.int64)
         self._postings = Postings()
+
+    def settle(self) -> None:
+        """Sort in what has been added."""
+        self._postings.settle()
 
     def tables(self) -> Tables:
         """The postings, and "starts" uint32 (tracks + 1,): the first frame of each track, and the end of the last."""

@@ -103,6 +103,11 @@ class Rafs(PostingsBaseline):
         self._store(track_id, codes[marked], marked, len(codes))
         self._codes = None
 
+    def settle(self) -> None:
+        """Sort in what has been added, and lay out the sub-fingerprints in the order of time."""
+        super().settle()
+        self._stored()
+
     def restore(self, tables: Tables) -> None:
         """Take back what :meth:`tables` gave."""
         super().restore(tables)

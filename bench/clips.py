@@ -6,7 +6,6 @@ are: every draw comes from a generator seeded with the seed, the cell and ``i``.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from bench.corpus import Corpus, Materials, Recording
 from bench.degrade import ClipCache, Condition, missing, parse
+from bench.processes import CONTEXT, follow_parent
 from bench.results import Query, Skipped
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError
@@ -75,11 +75,10 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One clip to be made."""
+class _Work:
+    """What every process that makes clips knows."""
 
-    cell: _Cell
-    number: int
+    cells: Sequence[_Cell]
     seed: int
     materials: Materials
     cache: ClipCache
@@ -107,7 +106,7 @@ def cells(corpus: Corpus, plan: Plan) -> tuple[list[_Cell], list[Skipped]]:
             if tracks:
                 made.append(_Cell(name, condition, length_s, tracks, outside))
             else:
-                skipped.append(Skipped(name, f"no track is long enough for clips of {length_s:g} s"))
+                skipped.append(Skipped(name, f"not at {length_s:g} s, as no track is long enough"))
     return made, skipped
 
 
@@ -125,17 +124,27 @@ def make(
     jobs
         Processes.
     """
-    work = (
-        _Job(cell, number, plan.seed, corpus.materials, cache)
-        for cell in cells(corpus, plan)[0]
+    work = _Work(cells(corpus, plan)[0], plan.seed, corpus.materials, cache)
+    wanted = (
+        (which, number)
+        for which, cell in enumerate(work.cells)
         for number in range(plan.per_cell)
         if clip_name(cell.name, cell.length_s, number) not in done
     )
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(_make, job) for job in islice(work, 4 * jobs)]
+    with ProcessPoolExecutor(jobs, CONTEXT, _begin, (work,)) as pool:
+        waiting = [pool.submit(_make, *one) for one in islice(wanted, 4 * jobs)]
         while waiting:
             yield waiting.pop(0).result()
-            waiting += [pool.submit(_make, job) for job in islice(work, 1)]
+            waiting += [pool.submit(_make, *one) for one in islice(wanted, 1)]
+
+
+_work: list[_Work] = []
+"""In a process that makes clips, its work."""
+
+
+def _begin(work: _Work) -> None:
+    follow_parent()
+    _work[:] = [work]
 
 
 def clip_name(condition: str, length_s: float, number: int) -> str:
@@ -143,11 +152,12 @@ def clip_name(condition: str, length_s: float, number: int) -> str:
     return f"{condition}_{length_s:g}_{number:03d}"
 
 
-def _make(job: _Job) -> Query | str:
-    """One clip; the reason, where no track of several gave one."""
-    cell = job.cell
-    name = clip_name(cell.name, cell.length_s, job.number)
-    seed = [job.seed, zlib.crc32(f"{cell.name}/{cell.length_s:g}".encode()), job.number]
+def _make(which: int, number: int) -> Query | str:
+    """Clip `number` of a cell; the reason, where no track of several gave one."""
+    [work] = _work
+    cell = work.cells[which]
+    name = clip_name(cell.name, cell.length_s, number)
+    seed = [work.seed, zlib.crc32(f"{cell.name}/{cell.length_s:g}".encode()), number]
     rng = np.random.default_rng(seed)
     n = cell.condition.clean_samples(round(cell.length_s * SAMPLE_RATE))
     reason = "nothing but silence"
@@ -160,7 +170,7 @@ def _make(job: _Job) -> Query | str:
             clean = audio[run_in : run_in + n]
             if len(clean) < n or np.sqrt(np.mean(np.square(clean, dtype=np.float64))) < _QUIET:
                 continue
-            path = job.cache.clip(clean, audio[:run_in], cell.condition, job.materials, seed)
+            path = work.cache.clip(clean, audio[:run_in], cell.condition, work.materials, seed)
         except AudioError as error:
             reason = str(error)
             continue

@@ -6,18 +6,23 @@ finished stays: a run that is started again with the same folder goes on where i
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
-import multiprocessing
 import os
 import platform
+import queue
 import re
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from bench import clips
 from bench.clips import Plan
 from bench.corpus import Corpus, Recording
 from bench.degrade import ClipCache
+from bench.processes import CONTEXT, follow_parent
 from bench.results import (
     COSTS,
     QUERIES,
@@ -133,7 +139,8 @@ def run(
     if not cells:
         raise RunError(f"no clip can be made: {skipped[0].condition}: {skipped[0].reason}")
     for cell in skipped:
-        note(f"{cell.condition} is left out: {cell.reason}")
+        note(f"{cell.condition}: left out: {cell.reason}")
+    out = out.resolve()  # paths of clips are relative to it
     out.mkdir(parents=True, exist_ok=True)
     configuration = Configuration(
         systems=[entry.system for entry in entries],
@@ -150,16 +157,31 @@ def run(
         command=command,
         configuration=configuration,
         skipped=skipped,
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages={name: _version(name) for name in PACKAGES},
         machine=_machine(),
         references=References(len(library), sum(track.duration_s for track in library) / 3600),
     )
-    _write_run(out / RUN, record)
-    queries = _make_clips(corpus, plan, out, jobs, progress, note)
-    _answer(entries, library, queries, out, jobs, progress, note)
+    with _alone(out):
+        _write_run(out / RUN, record, note)
+        queries = _make_clips(corpus, plan, out, jobs, progress, note)
+        _mend(out / COSTS)
+        _answer(entries, library, queries, out, jobs, progress, note)
 
 
-def _write_run(path: Path, record: Run) -> None:
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder, so that no second run writes into it."""
+    with open(out / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"{out}: another run is at work here; wait for it, or give another folder with --out"
+            ) from None
+        yield
+
+
+def _write_run(path: Path, record: Run, note: Callable[[str], None]) -> None:
     """Write what is done here, unless the folder belongs to something else; systems may be added to a run."""
     if path.exists():
         try:
@@ -177,9 +199,17 @@ def _write_run(path: Path, record: Run) -> None:
                 raise RunError(
                     f"{path.parent}: holds a run of {system.label} set otherwise; give another folder with --out"
                 )
+        changed = [name for name in PACKAGES if earlier.packages.get(name) != record.packages[name]]
+        if changed or earlier.machine != record.machine:
+            note(
+                f"{path.parent}: was begun with another {', '.join(changed) or 'machine'}; times may not compare"
+            )
+        known = {system.key for system in earlier.configuration.systems}
+        added = any(system.key not in known for system in record.configuration.systems)
         record = replace(
             record,
             created=earlier.created,
+            command=f"{earlier.command} && {record.command}" if added else earlier.command,
             configuration=replace(record.configuration, systems=list(systems.values())),
         )
     new = path.with_suffix(".new")
@@ -199,17 +229,24 @@ def _make_clips(
     _ = corpus.materials.digest  # reckoned once, not in every process
     progress("clips", len(done), total)
     with open(out / QUERIES, "a", encoding="utf-8") as file:
-        made = clips.make(corpus, plan, cache, done=done, jobs=jobs)
-        for number, query in enumerate(made, start=len(done) + 1):
-            progress("clips", number, total)
-            if isinstance(query, str):
-                note(query)
-            elif query.query not in queries:
+        try:
+            made = clips.make(corpus, plan, cache, done=done, jobs=jobs)
+            for number, query in enumerate(made, start=len(done) + 1):
+                progress("clips", number, total)
+                if isinstance(query, str):
+                    note(query)
+                    continue
+                done.add(query.query)
                 query = replace(query, audio=os.path.relpath(query.audio, out))
-                queries[query.query] = query
-                file.write(query.to_json() + "\n")
-                file.flush()
-    return list(queries.values())
+                if queries.get(query.query) != query:
+                    queries[query.query] = query
+                    file.write(query.to_json() + "\n")
+                    file.flush()
+        except (BrokenProcessPool, soundfile.SoundFileError) as error:
+            raise RunError(
+                f"{cache.folder}: no clip can be written ({error}); is there room and memory?"
+            ) from None
+    return [query for name, query in queries.items() if name in done]
 
 
 def _mend(path: Path) -> None:
@@ -234,13 +271,13 @@ def _answer(
     note: Callable[[str], None],
 ) -> None:
     """Let all systems take in the library and answer, `jobs` of them at a time."""
-    context = multiprocessing.get_context("spawn")
-    news: Queue[tuple[str, Any]] = context.Queue()
-    waiting, working, failed = list(entries), {}, []
+    news: Queue[tuple[str, Any]] = CONTEXT.Queue()
+    waiting, failed = list(entries), list[str]()
+    working: dict[str, BaseProcess] = {}
     while waiting or working:
         while waiting and len(working) < jobs:
             next_ = waiting.pop(0)
-            process = context.Process(target=_work, args=(next_, library, queries, out, news), daemon=True)
+            process = CONTEXT.Process(target=_work, args=(next_, library, queries, out, news), daemon=True)
             process.start()
             working[next_.system.key] = process
         what, *rest = _next(news, working)
@@ -257,12 +294,12 @@ def _answer(
         raise RunError("; ".join(failed) + "; what is done is kept: the same command goes on")
 
 
-def _next(news: Queue[tuple[Any, ...]], working: dict[str, Any]) -> tuple[Any, ...]:
+def _next(news: Queue[tuple[Any, ...]], working: dict[str, BaseProcess]) -> tuple[Any, ...]:
     """The next piece of news; the end of a process that died without a word is news too."""
     while True:
         try:
             return news.get(timeout=1.0)
-        except multiprocessing.queues.Empty:
+        except queue.Empty:
             for key, process in working.items():
                 if not process.is_alive() and news.empty():
                     return "end", key, f"its process ended with status {process.exitcode}"
@@ -272,59 +309,59 @@ def _work(
     entry: Entry, library: Sequence[Recording], queries: Sequence[Query], out: Path, news: Queue[Any]
 ) -> None:
     """What a system's process does."""
+    follow_parent()
     key, label = entry.system.key, entry.system.label
     trouble = ""
     try:
-        system = _taken_in(entry, library, out, news)
         path = out / answers_file(key)
         _mend(path)
         done = {answer.query for answer in read_lines(path, Answer)}
-        with open(path, "a", encoding="utf-8") as file:
-            for number, query in enumerate(queries, start=1):
-                _stay_with_parent()
-                if query.query not in done:
+        open_queries = [query for query in queries if query.query not in done]
+        if open_queries:
+            system = _taken_in(entry, library, out, news)
+            answer(system, open_queries[0], out)  # the first answer may take longer
+            with open(path, "a", encoding="utf-8") as file:
+                for number, query in enumerate(open_queries, start=len(queries) - len(open_queries) + 1):
                     file.write(answer(system, query, out).to_json() + "\n")
                     file.flush()
-                if number % 10 == 0 or number == len(queries):
-                    news.put(("progress", f"{label}: clips", number, len(queries)))
-    except (SamafError, OSError, ValueError) as error:
-        trouble = str(error)
+                    if number % 10 == 0 or number == len(queries):
+                        news.put(("progress", f"{label}: clips", number, len(queries)))
+    except (SamafError, OSError) as error:
+        trouble = str(error) or repr(error)
     except BaseException:
         trouble = traceback.format_exc(limit=-3).strip().replace("\n", " | ")
     news.put(("end", key, trouble))
 
 
-def _stay_with_parent() -> None:
-    """End this process where the one that started it was killed: who starts the run again must find it alone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)
-
-
 def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue[Any]) -> Baseline:
     """The system with the library in it: as saved, or made now."""
     key, store = entry.system.key, out / STORES / entry.system.key
-    if any(cost.system == key for cost in read_lines(out / COSTS, Cost)):
+    warm_up(entry)
+    taken_in = any(cost.system == key for cost in read_lines(out / COSTS, Cost))
+    if taken_in and (store / "system.json").exists():
         return entry.open(store)
     system = entry.open()
-    warm_up(system, entry)
     audio_s = wall_s = cpu_s = 0.0
-    for number, track in enumerate(library, start=1):
-        _stay_with_parent()
-        try:
-            samples = at_rate(track.read(), system.sample_rate)
-        except AudioError as error:
-            news.put(("note", f"{entry.system.label} goes without {error}"))
-            continue
+
+    def timed(step: Callable[[], None]) -> None:
+        nonlocal wall_s, cpu_s
         began, began_cpu = time.perf_counter(), time.process_time()
         try:
-            system.add(track.id, samples)
+            step()
+        finally:
+            wall_s += time.perf_counter() - began
+            cpu_s += time.process_time() - began_cpu
+
+    for number, track in enumerate(library, start=1):
+        try:
+            samples = at_rate(track.read(), system.sample_rate)
+            timed(partial(system.add, track.id, samples))
+            audio_s += len(samples) / system.sample_rate
         except AudioError as error:
             news.put(("note", f"{entry.system.label} goes without {track.id}: {error}"))
-        wall_s += time.perf_counter() - began
-        cpu_s += time.process_time() - began_cpu
-        audio_s += len(samples) / system.sample_rate
         news.put(("progress", f"{entry.system.label}: library", number, len(library)))
+    timed(system.settle)
+    peak = peak_memory_bytes()
     system.save(store)
     cost = Cost(
         system=key,
@@ -332,7 +369,7 @@ def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue
         ingest_cpu_s=cpu_s,
         audio_s=audio_s,
         index_bytes=system.size_bytes(),
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak,
     )
     with open(out / COSTS, "a", encoding="utf-8") as file:
         file.write(cost.to_json() + "\n")
@@ -357,18 +394,22 @@ def at_rate(samples: np.ndarray, rate: int, came_at: int = SAMPLE_RATE) -> np.nd
     return samples if rate == came_at else soxr.resample(samples, came_at, rate)
 
 
-def warm_up(system: Baseline, entry: Entry) -> None:
-    """Have everything compiled that a system compiles at first use, on another instance of it."""
+def warm_up(entry: Entry) -> None:
+    """Have everything compiled that a system compiles at first use, on an instance that is thrown away."""
+    system = entry.open()
     noise = np.random.default_rng(0).standard_normal(12 * system.sample_rate).astype(np.float32) / 10
-    other = entry.open()
-    other.add("noise", noise)
-    other.query(noise[: 6 * system.sample_rate])
+    system.add("noise", noise)
+    system.query(noise[: 6 * system.sample_rate])
 
 
 def peak_memory_bytes() -> int:
     """The most memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:  # what getrusage tells may be that of the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 # -- where a run was made ---------------------------------------------------------------------------------------------
@@ -384,6 +425,13 @@ def _machine() -> Machine:
         platform=platform.platform(),
         python=platform.python_version(),
     )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "not installed"
 
 
 def _processor() -> str:

@@ -20,7 +20,7 @@ import soundfile
 from bench import tables
 from bench.comparison import AT_EQUAL_FALSE_ANSWERS, Comparison, Entrant, Group, describe, missed
 from bench.figures import figures
-from bench.results import Answer, Query
+from bench.results import Answer, Query, ResultsError
 
 PAGE, MARKDOWN, CSV = "index.html", "results.md", "results.csv"
 """Files that :func:`build` writes."""
@@ -45,12 +45,12 @@ def build(runs: Sequence[Path], out: Path) -> list[Path]:
 
     Raises
     ------
-    ValueError
+    ResultsError
         If a folder is not one of a run, a file of it is damaged, or no run has an answer yet.
     """
     comparison = Comparison.read(runs)
     if comparison.lead is None:
-        raise ValueError(f"nothing has been answered yet in {', '.join(str(run) for run in runs)}")
+        raise ResultsError(f"nothing has been answered yet in {', '.join(str(run) for run in runs)}")
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in (

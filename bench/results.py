@@ -25,9 +25,14 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from bench.metrics import Outcomes
+from samaf.errors import SamafError
 
 RUN, QUERIES, COSTS = "run.json", "queries.jsonl", "systems.jsonl"
 """Files of a run's folder; see also :func:`answers_file`."""
+
+
+class ResultsError(SamafError, ValueError):
+    """A folder that is none of a run, or a file of one that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ class Query(Record):
     factor
         Seconds of the recording by second of the clip.
     audio
-        The clip, 16 kHz WAV; relative to the run's folder, or absolute. :func:`read` resolves it.
+        The clip, a file of 16 kHz; relative to the run's folder, or absolute. :func:`read` resolves it.
     """
 
     query: str
@@ -276,7 +281,7 @@ def read_lines(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
 
     Raises
     ------
-    ValueError
+    ResultsError
         If another line is no such record.
     """
     if not path.exists():
@@ -286,7 +291,7 @@ def read_lines(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
         try:
             records.append(kind.from_json(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ResultsError(f"{path}, line {number}: {error}; remove the line") from None
     return records
 
 
@@ -295,16 +300,17 @@ def read(folder: Path) -> RunFolder:
 
     Raises
     ------
-    ValueError
+    ResultsError
         If `folder` is not one of a run, or a file of it is damaged.
     """
     try:
         run = Run.from_json((folder / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder}: no folder of a run, it has no {RUN}") from None
+        raise ResultsError(f"{folder}: no folder of a run, it has no {RUN}") from None
     except ValueError as error:
-        raise ValueError(f"{folder / RUN}: {error}") from None
-    queries = read_lines(folder / QUERIES, Query)
+        raise ResultsError(f"{folder / RUN}: {error}") from None
+    # a clip that was made anew has a later line
+    queries = list({query.query: query for query in read_lines(folder / QUERIES, Query)}.values())
     return RunFolder(
         path=folder,
         run=run,

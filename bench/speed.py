@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from baselines.base import Baseline
 from bench.protocol import Entry, at_rate, warm_up
+from samaf.audio import SAMPLE_RATE
 
 Float32 = NDArray[np.float32]
 
@@ -58,19 +59,18 @@ def measure(
     clips
         Samples at 16 kHz that it then names.
     rounds
-        Times that all is done; the first, which compiles, comes on top and does not count.
+        Times that all is done, after everything has been compiled.
     """
     ingest_s, query_s = np.empty((2, rounds, len(entries)))
     systems = [entry.open() for entry in entries]
     tracks = [[(track, at_rate(x, system.sample_rate)) for track, x in library] for system in systems]
     queries = [[at_rate(x, system.sample_rate) for x in clips] for system in systems]
-    for system, entry in zip(systems, entries, strict=True):
-        warm_up(system, entry)
+    for entry in entries:
+        warm_up(entry)
     for k in range(rounds):
         for i, entry in enumerate(entries):
             system = entry.open()
             ingest_s[k, i] = _timed(system, tracks[i])
-            system.query(queries[i][0])  # a store sorts or indexes what is new before its first answer
             taken = []
             for clip in queries[i]:
                 began = time.perf_counter()
@@ -78,7 +78,7 @@ def measure(
                 taken.append(time.perf_counter() - began)
             query_s[k, i] = np.median(taken)
         progress("rounds", k + 1, rounds)
-    audio_s = sum(len(x) for _, x in library) / 16000
+    audio_s = sum(len(x) for _, x in library) / SAMPLE_RATE
     return [
         Speed(
             label=entry.system.label,
@@ -95,4 +95,5 @@ def _timed(system: Baseline, tracks: Sequence[tuple[str, Float32]]) -> float:
     began = time.perf_counter()
     for track, samples in tracks:
         system.add(track, samples)
+    system.settle()
     return time.perf_counter() - began

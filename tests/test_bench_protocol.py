@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import synth
+from conftest import CHECKOUT
 
 import baselines
 from baselines.engine import Parameters, Samaf
@@ -112,6 +118,10 @@ def test_a_run_holds_all_that_was_asked_for(finished, corpus):
 def test_a_stopped_run_goes_on_where_it_stopped(finished, corpus, tmp_path):
     out = tmp_path / "again" / "run"
     out.mkdir(parents=True)
+    shutil.copytree(finished.parent / "cache", out.parent / "cache")
+    gone = results.read(finished).queries[1]
+    (out.parent / "cache" / Path(gone.audio).name).unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (out.parent / "cache").iterdir()}
     for name in (results.RUN, results.COSTS):
         (out / name).write_bytes((finished / name).read_bytes())
     (out / protocol.STORES).symlink_to(finished / protocol.STORES)
@@ -127,6 +137,58 @@ def test_a_stopped_run_goes_on_where_it_stopped(finished, corpus, tmp_path):
     assert [answer.query for answer in again] == [query.query for query in asked]
     first = results.read(finished).answers["samaf-64"]
     assert [a.track for a in again] == [a.track for a in first]
+    after = {path.name: path.stat().st_mtime_ns for path in (out.parent / "cache").iterdir()}
+    assert set(after) == {*before, Path(gone.audio).name}
+    assert all(after[name] == before[name] for name in before)  # nothing is made twice
+
+
+def test_a_store_that_is_gone_is_made_anew(finished, corpus, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.copytree(finished.parent / "cache", tmp_path / "cache")
+    shutil.rmtree(out / protocol.STORES)
+    (out / results.answers_file("samaf-64")).unlink()
+    with open(out / results.COSTS, "a") as file:
+        file.write('{"system": "samaf-64", "inge')  # as a full disk leaves it
+    protocol.run(corpus, [protocol.entry("samaf", bits=64)], PLAN, out, command="bench run", jobs=1)
+    assert len(results.read(out).answers["samaf-64"]) == 8
+
+
+def test_one_run_at_a_time(finished, corpus):
+    with open(finished / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(protocol.RunError, match="another run"):
+            protocol.run(corpus, [protocol.entry("samaf", bits=64)], PLAN, finished, command="")
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from bench.processes import CONTEXT, follow_parent\n"
+        "def work(path):\n"
+        "    follow_parent(); open(path, 'w').write(str(os.getpid())); time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    CONTEXT.Process(target=work, args=(sys.argv[1],)).start(); time.sleep(60)\n"
+    )
+    script, told = tmp_path / "start.py", tmp_path / "pid"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(told)], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    )
+    try:
+        wait_for(lambda: told.exists() and told.read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+    child = int(told.read_text())
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_for(what):
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_folder_of_another_run_is_left_alone(finished, corpus):
@@ -213,6 +275,10 @@ def test_report_command_writes_the_page(finished, tmp_path, capsys):
         (["run", "--bits", "127"], "127"),
         (["sweep", "--hop", "0"], "0"),
         (["report", "nowhere"], "nowhere"),
+        (["run", "--seed", "-1"], "-1"),
+        (["run", "--lengths", "inf"], "inf"),
+        (["run", "--conditions", ","], "empty"),
+        (["speed", "--length", "0"], "0"),
         (["speed", "--minutes", "-1"], "-1"),
         ([], "COMMAND"),
     ],
@@ -221,8 +287,43 @@ def test_wrong_usage_is_one_line_that_names_it(args, told, capsys, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     ran = bench(capsys, *args)
     assert ran.status == 2 and ran.out == ""
-    line = ran.err.strip().splitlines()[-1]
-    assert line.startswith("bench: ") and told in line and "Traceback" not in ran.err
+    [line] = ran.err.strip().splitlines()
+    assert line.startswith("bench: ") and told in line
+
+
+def test_a_bad_file_is_told_and_the_rest_goes_on(tmp_path, capsys):
+    (tmp_path / "music").mkdir()
+    for k in range(3):
+        synth.write(tmp_path / "music" / f"{k}.flac", synth.tune(8, seed=k))
+    synth.write(tmp_path / "music" / "short.wav", synth.tune(0.1))
+    (tmp_path / "music" / "broken.wav").write_text("no sound")
+    ran = bench(
+        capsys,
+        *("run", "--data", str(tmp_path / "music"), "--out", str(tmp_path / "run"), "--jobs", "1"),
+        *("--lengths", "3", "--per-cell", "1", "--conditions", "clean"),
+    )
+    assert ran.status == 0 and "samaf, 128 bits" in ran.out
+    assert "broken.wav" in ran.err and "short.wav" in ran.err and "Traceback" not in ran.err
+    assert (tmp_path / "run" / "report" / "index.html").is_file()
+    again = bench(capsys, "report", str(tmp_path / "run"))
+    assert again.status == 0
+    (tmp_path / "run" / "queries.jsonl").write_text("{}\n")
+    damaged = bench(capsys, "report", str(tmp_path / "run"))
+    assert damaged.status == 2 and "queries.jsonl, line 1" in damaged.err
+
+
+def test_speed_prints_a_line_a_system(tmp_path, capsys):
+    (tmp_path / "music").mkdir()
+    for k in range(3):
+        synth.write(tmp_path / "music" / f"{k}.flac", synth.tune(8, seed=k))
+    options = ["--data", str(tmp_path / "music"), "--clips", "2", "--rounds", "1", "--length", "3"]
+    ran = bench(capsys, "speed", "--baseline", "rafs", "--json", *options)
+    assert ran.status == 0
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert [line["label"] for line in lines] == ["samaf, 128 bits", "rafs"]
+    assert all(line["ingest"] > 1 and line["query_s"] > 0 for line in lines)
+    assert lines[0]["ingest_ratio"] == lines[0]["query_ratio"] == 1
+    assert "medians of 1 rounds" in bench(capsys, "speed", *options).out
 
 
 def test_help_imports_nothing_heavy():

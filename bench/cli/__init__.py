@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SamafError as error:
         complain(str(error), "bench")
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on", "bench")
+        complain("interrupted; a run goes on with the same command", "bench")
         return INTERRUPTED
     except OSError as error:
         complain(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), "bench")

@@ -18,10 +18,35 @@ if TYPE_CHECKING:
 
     from bench.clips import Plan
     from bench.corpus import Corpus
+    from bench.protocol import Entry
 
 GENERATED_PER_CELL = 4
 """Clips a cell that are worth their time where the tracks are generated: a look at how it works."""
 RIVALS = [name for name in SYSTEMS if name != "samaf"]
+
+
+def add_systems(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which systems take part, besides samaf."""
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        choices=RIVALS,
+        metavar="NAME",
+        help=f"another system ({', '.join(RIVALS)}); may be given several times",
+    )
+    parser.add_argument(
+        "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
+    )
+    add_model(parser)
+
+
+def entries_of(args: argparse.Namespace) -> list[Entry]:
+    """Samaf at each hash length, then the other systems."""
+    from bench.protocol import entry
+
+    entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
+    return entries + [entry(name) for name in dict.fromkeys(args.baseline)]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +87,8 @@ def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell
     clips = parser.add_argument_group("clips")
     clips.add_argument(
         "--lengths",
-        type=list_of(positive),
-        default=list_of(positive)(lengths),
+        type=list_of(seconds),
+        default=list_of(seconds)(lengths),
         metavar="S,S",
         help=f"lengths in seconds ({lengths})",
     )
@@ -81,8 +106,13 @@ def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell
         metavar="N",
         help=f"clips for each condition and length ({per_cell}; {GENERATED_PER_CELL} of generated tunes)",
     )
-    clips.add_argument("--seed", type=int, default=1, help="of all draws (1)")
+    add_seed(clips)
     parser.set_defaults(usual_per_cell=per_cell)
+
+
+def add_seed(parser: argparse._ActionsContainer) -> None:
+    """Add the option that sets all draws."""
+    parser.add_argument("--seed", type=seed, default=1, metavar="N", help="of all draws (1)")
 
 
 def add_run(parser: argparse.ArgumentParser, name: str) -> None:
@@ -98,17 +128,32 @@ def add_run(parser: argparse.ArgumentParser, name: str) -> None:
 
 def names(text: str) -> tuple[str, ...]:
     """Read names with commas between them."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("is empty")
+    return found
+
+
+def seconds(text: str) -> float:
+    """Read a clip length."""
+    value = positive(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0.1 to 3600 s")
+    return value
+
+
+def seed(text: str) -> int:
+    """Read a seed."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
 
 
 def list_of(kind):  # type: ignore[no-untyped-def]
     """Read values of a kind with commas between them."""
 
     def read(text: str) -> list:  # type: ignore[type-arg]
-        values = [kind(part) for part in names(text)]
-        if not values:
-            raise argparse.ArgumentTypeError("is empty")
-        return list(dict.fromkeys(values))
+        return list(dict.fromkeys(kind(part) for part in names(text)))
 
     read.__name__ = f"list of {kind.__name__}"
     return read
@@ -137,7 +182,7 @@ def corpus_of(args: argparse.Namespace, work: Path) -> Corpus:
     else:
         say("no --data or --manifest: tunes and noises are generated")
         found = corpus.generate(work, seed=args.seed)
-    for _, reason in found.skipped:
+    for reason in found.skipped:
         say(f"left out: {reason}")
     for note in found.notes:
         say(note)

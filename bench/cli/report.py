@@ -8,7 +8,6 @@ from typing import Any
 
 from bench.cli.common import say
 from samaf.cli.common import DONE
-from samaf.errors import SamafError
 
 _EXAMPLES = """\
 examples:
@@ -40,10 +39,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the report."""
     from bench import report
 
-    try:
-        written = report.build(args.runs, args.out or args.runs[0] / "report")
-    except ValueError as error:
-        raise SamafError(str(error)) from None
-    for path in written:
+    for path in report.build(args.runs, args.out or args.runs[0] / "report"):
         say(f"wrote {path}")
     return DONE

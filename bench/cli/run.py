@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from bench.cli.common import (
-    RIVALS,
     Bars,
     add_clips,
     add_data,
-    add_model,
     add_run,
+    add_systems,
     command_line,
     corpus_of,
-    list_of_bits,
-    model_of,
+    entries_of,
     plan_of,
     say,
 )
@@ -43,18 +40,7 @@ def add_parser(commands: Any) -> None:
         "go to the run's folder, a report beside them; a run that was stopped goes on with the same command.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        choices=RIVALS,
-        metavar="NAME",
-        help=f"another system ({', '.join(RIVALS)}); may be given several times",
-    )
-    parser.add_argument(
-        "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
-    )
-    add_model(parser)
+    add_systems(parser)
     add_data(parser)
     add_clips(parser)
     add_run(parser, "run")
@@ -63,17 +49,14 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the run and its report."""
-    from bench.protocol import entry
-
-    entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
-    entries += [entry(name) for name in dict.fromkeys(args.baseline)]
-    carry_out(args, entries, args.out or RESULTS / "run")
+    carry_out(args, entries_of(args), args.out or RESULTS / "run")
     return DONE
 
 
 def carry_out(args: argparse.Namespace, entries: list[Any], out: Path) -> None:
     """Run the entries as the options say, write the report, and print its tables."""
     from bench import protocol, report
+    from bench.processes import processors
 
     plan = plan_of(args)
     corpus = corpus_of(args, out.parent / "cache" / "generated")
@@ -84,7 +67,7 @@ def carry_out(args: argparse.Namespace, entries: list[Any], out: Path) -> None:
             plan,
             out,
             command=command_line(),
-            jobs=args.jobs or os.cpu_count() or 1,
+            jobs=args.jobs or processors(),
             progress=bars.progress,
             note=bars.note,
         )

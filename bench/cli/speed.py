@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.cli.common import RIVALS, Bars, add_data, add_model, corpus_of, list_of_bits, model_of
+from bench.cli.common import Bars, add_data, add_seed, add_systems, corpus_of, entries_of, seconds
 from bench.cli.run import RESULTS
 from samaf.cli.common import DONE, add_json, console, count, positive, print_json
 
@@ -28,28 +28,17 @@ def add_parser(commands: Any) -> None:
         "turns, medians. Decoding and resampling are not counted.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        choices=RIVALS,
-        metavar="NAME",
-        help=f"another system ({', '.join(RIVALS)}); may be given several times",
-    )
-    parser.add_argument(
-        "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
-    )
-    add_model(parser)
+    add_systems(parser)
     add_data(parser)
     parser.add_argument(
         "--minutes", type=positive, default=10.0, metavar="X", help="audio to take in, at most (10)"
     )
     parser.add_argument(
-        "--length", type=positive, default=5.0, metavar="S", help="length of the clips in seconds (5)"
+        "--length", type=seconds, default=5.0, metavar="S", help="length of the clips in seconds (5)"
     )
     parser.add_argument("--clips", type=count, default=20, metavar="N", help="clips to name (20)")
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="rounds (5)")
-    parser.add_argument("--seed", type=int, default=1, help="of the choice of clips (1)")
+    add_seed(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -58,28 +47,26 @@ def run(args: argparse.Namespace) -> int:
     """Time the systems and print what they took."""
     import numpy as np
 
-    from bench.protocol import entry
     from bench.speed import measure
     from samaf.audio import SAMPLE_RATE
     from samaf.errors import AudioError
 
-    entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
-    entries += [entry(name) for name in dict.fromkeys(args.baseline)]
+    entries = entries_of(args)
     rng = np.random.default_rng(args.seed)
     wanted = round(args.length * SAMPLE_RATE)
-    library, clips, total = [], [], 0
+    library, clips, total_s = [], [], 0.0
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
         work = Path(scratch) if args.data or args.manifest else RESULTS / "cache" / "generated"
         corpus = corpus_of(args, work)
         for track in corpus.library:
-            if total >= args.minutes * 60 * SAMPLE_RATE:
+            if total_s >= 60 * args.minutes:
                 break
             try:
-                library.append((track.id, track.read()))
+                library.append((track.id, track.read(0.0, 60 * args.minutes - total_s)))
             except AudioError as error:
                 bars.note(f"left out: {error}")
                 continue
-            total += len(library[-1][1])
+            total_s += len(library[-1][1]) / SAMPLE_RATE
         long_enough = [x for _, x in library if len(x) >= wanted]
         if not long_enough:
             raise AudioError(f"no track is as long as a clip of {args.length:g} s; give a smaller --length")
@@ -98,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{total / SAMPLE_RATE / 60:.0f} minutes of audio, clips of {args.length:g} s, one core, "
+        title=f"{total_s / 60:.0f} minutes of audio, clips of {args.length:g} s, one core, "
         f"medians of {args.rounds} rounds",
     )
     table.add_column("system")
