@@ -501,13 +501,13 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
         _against([candidates[k] for k in others], match)
         for match, others in zip(candidates, beside, strict=True)
     ]
-    kept: set[int] = set()
+    kept: dict[int, Match] = {}
     for i in sorted(range(len(contested)), key=lambda i: -contested[i].score):
         match = contested[i]
-        over = [contested[k].track_id for k in beside[i] if k in kept]
+        over = [kept[k].track_id for k in beside[i] if k in kept]
         if match.ber <= ber and match.evalue <= max_evalue and len(over) < top and match.track_id not in over:
-            kept.add(i)
-    return sorted((contested[i] for i in kept), key=lambda match: -match.score)
+            kept[i] = match
+    return list(kept.values())
 
 
 def _against(others: list[Match], match: Match) -> Match:
