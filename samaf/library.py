@@ -33,6 +33,13 @@ SPEED_CLIP_S = 15.0
 SPEED_PENALTY = 1.0
 """Other speeds are more chances to be wrong, and rarer: their E-values count tenfold."""
 
+CLEAR_DB = 30.0
+"""A clip whose level ranges over more than this has pauses without noise in them."""
+CLEAR_BER = 0.22
+"""In a clear clip, no noise excuses more errors than this: they come from another speed, or from another recording."""
+DOUBT = 60.0
+"""Powers of ten by which the E-value of a match in a clear clip grows with each further 1 of BER; tuned on speech."""
+
 StrPath = str | os.PathLike[str]
 
 
@@ -235,8 +242,13 @@ class Library:
             return self.searcher.candidates(print_, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
 
         found = candidates(print_)
-        if samples and not any(match.score >= SURE_SCORE for match in found):
-            audio = np.concatenate(samples)
+        audio = np.concatenate(samples) if samples else np.empty(0, np.float32)
+        clear = level_range_db(audio) > CLEAR_DB
+
+        def sure(match: Match) -> bool:
+            return match.score >= SURE_SCORE and not (clear and match.ber > CLEAR_BER)
+
+        if samples and not any(map(sure, found)):
             hop_s = self.index.header.query_hop_s
             for tried in _speeds(*speed):
                 restored = soxr.resample(audio, SAMPLE_RATE, SAMPLE_RATE * tried, quality="MQ")
@@ -245,6 +257,8 @@ class Library:
                 print_ = self.encoder.encode(restored, hop_s=hop_s, confidence=True)
                 if print_.valid.any():
                     found += [played_at(match, tried) for match in candidates(print_)]
+        if clear:
+            found = [doubted(match) for match in found]
         return decide(found, ber=ber, max_evalue=max_evalue, top=top)
 
     def _query(
@@ -274,6 +288,31 @@ def _keeping(
         else:
             kept.clear()
         yield block
+
+
+def level_range_db(audio: NDArray[np.float32]) -> float:
+    """Decibels from the level of the quietest twelfth of a clip's 10 ms frames to that of the loudest twentieth."""
+    frame = SAMPLE_RATE // FRAMES_PER_SECOND
+    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
+    if len(frames) == 0:
+        return 0.0
+    level = 10.0 * np.log10(np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12)
+    quiet, loud = np.percentile(level, [8.0, 95.0])
+    return float(loud - quiet)
+
+
+def doubted(match: Match) -> Match:
+    """A match in a clear clip, its E-value the larger the more bits differ beyond :data:`CLEAR_BER`.
+
+    What reads the same words in the same rhythm, or plays the same loop, agrees better than chance, but worse than
+    the recording itself would where nothing else is heard.
+    """
+    doubt = DOUBT * max(0.0, match.ber - CLEAR_BER)
+    return (
+        replace(match, score=match.score - doubt, evalue=power_of_ten(doubt - match.score))
+        if doubt
+        else match
+    )
 
 
 def _speeds(slowest: float, fastest: float) -> list[float]:

@@ -19,11 +19,12 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import default_db, played_at
+from samaf.library import default_db, doubted, level_range_db, played_at
 from samaf.search import Match
 from samaf.settings import check_hop
 from samaf.weights import DEFAULT_PATH, Weights
 
+RATE = 16000
 FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}
 
 
@@ -460,6 +461,46 @@ def test_a_clip_played_at_another_speed_is_found_and_its_speed_told(
     assert match.track_start_s - match.query_start_s * speed == pytest.approx(10.0, abs=0.4)
     assert match.query_end_s <= 10.0 / speed + 0.1
     assert not alone or alone[0].score <= match.score + 1e-9 or alone[0].speed == 1.0
+
+
+def test_the_range_of_levels() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.normal(scale=0.1, size=RATE * 5).astype(np.float32)
+    assert level_range_db(words) < 3
+    words.reshape(-1, RATE // 2)[::4] = 0.0  # a pause of half a second in every two
+    assert level_range_db(words) > 80
+    noisy = words + rng.normal(scale=0.01, size=len(words)).astype(np.float32)
+    assert level_range_db(noisy) == pytest.approx(20, abs=3)
+    assert level_range_db(words[:100]) == 0.0
+
+
+def test_errors_that_no_noise_excuses_are_doubted() -> None:
+    match = Match(1, "/a", "a", 0.32, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)
+    assert doubted(match).score == pytest.approx(3.0)
+    assert doubted(match).evalue == pytest.approx(1e-3)
+    assert doubted(replace(match, ber=0.2)) == replace(match, ber=0.2)
+
+
+def test_a_clear_clip_is_tried_at_other_speeds_where_bits_differ(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune(30, seed=7)
+    add(db, write(tmp_path / "7.wav", whole))
+    clip = whole[RATE * 10 : RATE * 16].copy()
+    tried: list[float] = []
+
+    def candidates(*args: object, **options: object) -> list[Match]:
+        tried.append(1.0)
+        return [Match(1, "/a", "a", 0.3, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)]
+
+    with Library(db) as library:
+        monkeypatch.setattr(library.searcher, "candidates", candidates)
+        [match] = library.search(clip)
+        assert len(tried) == 1 and match.score == 9.0
+        clip.reshape(-1, RATE // 2)[::4] = 0.0
+        tried.clear()
+        [match] = library.search(clip)
+        assert len(tried) == 5 and match.score == pytest.approx(9.0 - 60 * 0.08)
 
 
 def test_changes_are_told_by_the_fewest_values() -> None:
