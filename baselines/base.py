@@ -98,17 +98,22 @@ class Baseline(ABC):
 
     def size_bytes(self) -> int:
         """Bytes that the store takes on disk: its arrays, and the names of its tracks."""
-        return sum(table.nbytes for table in self.tables().values()) + sum(
+        return self._bytes_of(self.tables())
+
+    def _bytes_of(self, tables: Tables) -> int:
+        return sum(table.nbytes for table in tables.values()) + sum(
             len(track.encode()) + 1 for track in self.tracks
         )
 
-    def save(self, folder: Path) -> None:
-        """Write the store into `folder`, which is made where it is missing."""
+    def save(self, folder: Path) -> int:
+        """Write the store into `folder`, which is made where it is missing; returns its :meth:`size_bytes`."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in self.tables().items():
+        tables = self.tables()
+        for name, table in tables.items():
             np.save(folder / f"{name}.npy", table)
         about = {"name": self.name, "parameters": asdict(self.parameters), "tracks": self.tracks}
         (folder / "system.json").write_text(json.dumps(about))
+        return self._bytes_of(tables)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -33,8 +33,6 @@ EVALUATION = tuple(
 """The conditions that systems are compared under if nothing else is said."""
 OUTSIDE = ("ool_clean", "ool_noise5")
 """Conditions of clips that are in no library."""
-LENGTHS_S = (2.0, 5.0, 10.0)
-PER_CELL = 40
 
 _QUIET = 1e-3
 """RMS under which a stretch is drawn again."""
@@ -57,14 +55,14 @@ class Plan:
         Of all draws.
     """
 
-    conditions: Sequence[str] = EVALUATION
-    lengths_s: Sequence[float] = LENGTHS_S
-    per_cell: int = PER_CELL
+    conditions: Sequence[str]
+    lengths_s: Sequence[float]
+    per_cell: int
     seed: int = 1
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """A condition at a length, and the tracks that are long enough for it."""
 
     name: str
@@ -75,16 +73,33 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What every process that makes clips knows."""
+class Work:
+    """What every process that makes clips knows.
 
-    cells: Sequence[_Cell]
-    seed: int
+    Attributes
+    ----------
+    cells
+        Those of the plan that can be made.
+    plan
+        How many clips of each, and the seed.
+    materials
+        Noise and rooms.
+    cache
+        Where the clips are kept.
+    """
+
+    cells: Sequence[Cell]
+    plan: Plan
     materials: Materials
     cache: ClipCache
 
+    @property
+    def total(self) -> int:
+        """Number of clips."""
+        return self.plan.per_cell * len(self.cells)
 
-def cells(corpus: Corpus, plan: Plan) -> tuple[list[_Cell], list[Skipped]]:
+
+def cells(corpus: Corpus, plan: Plan) -> tuple[list[Cell], list[Skipped]]:
     """The cells that can be made, and the conditions that cannot, each with the reason.
 
     Raises
@@ -104,31 +119,26 @@ def cells(corpus: Corpus, plan: Plan) -> tuple[list[_Cell], list[Skipped]]:
             pool = corpus.outsiders if outside else corpus.references
             tracks = [track for track in pool if track.duration_s > length_s * condition.factor + 0.1]
             if tracks:
-                made.append(_Cell(name, condition, length_s, tracks, outside))
+                made.append(Cell(name, condition, length_s, tracks, outside))
             else:
                 skipped.append(Skipped(name, f"not at {length_s:g} s, as no track is long enough"))
     return made, skipped
 
 
-def make(
-    corpus: Corpus, plan: Plan, cache: ClipCache, *, done: Collection[str] = (), jobs: int = 1
-) -> Iterator[Query | str]:
+def make(work: Work, *, done: Collection[str] = (), jobs: int = 1) -> Iterator[Query | str]:
     """Make the clips, several at once; yields each clip's record, or why one could not be made.
 
     Parameters
     ----------
-    cache
-        Where the clips are kept.
     done
         Names of clips that need not be made again.
     jobs
         Processes.
     """
-    work = _Work(cells(corpus, plan)[0], plan.seed, corpus.materials, cache)
     wanted = (
         (which, number)
         for which, cell in enumerate(work.cells)
-        for number in range(plan.per_cell)
+        for number in range(work.plan.per_cell)
         if clip_name(cell.name, cell.length_s, number) not in done
     )
     with ProcessPoolExecutor(jobs, CONTEXT, _begin, (work,)) as pool:
@@ -138,11 +148,11 @@ def make(
             waiting += [pool.submit(_make, *one) for one in islice(wanted, 1)]
 
 
-_work: list[_Work] = []
+_work: list[Work] = []
 """In a process that makes clips, its work."""
 
 
-def _begin(work: _Work) -> None:
+def _begin(work: Work) -> None:
     follow_parent()
     _work[:] = [work]
 
@@ -157,7 +167,7 @@ def _make(which: int, number: int) -> Query | str:
     [work] = _work
     cell = work.cells[which]
     name = clip_name(cell.name, cell.length_s, number)
-    seed = [work.seed, zlib.crc32(f"{cell.name}/{cell.length_s:g}".encode()), number]
+    seed = [work.plan.seed, zlib.crc32(f"{cell.name}/{cell.length_s:g}".encode()), number]
     rng = np.random.default_rng(seed)
     n = cell.condition.clean_samples(round(cell.length_s * SAMPLE_RATE))
     reason = "nothing but silence"

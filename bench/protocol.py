@@ -163,7 +163,8 @@ def run(
     )
     with _alone(out):
         _write_run(out / RUN, record, note)
-        queries = _make_clips(corpus, plan, out, jobs, progress, note)
+        work = clips.Work(cells, plan, corpus.materials, ClipCache(clips.cache_folder(out)))
+        queries = _make_clips(work, out, jobs, progress, note)
         _mend(out / COSTS)
         _answer(entries, library, queries, out, jobs, progress, note)
 
@@ -218,21 +219,18 @@ def _write_run(path: Path, record: Run, note: Callable[[str], None]) -> None:
 
 
 def _make_clips(
-    corpus: Corpus, plan: Plan, out: Path, jobs: int, progress: Progress, note: Callable[[str], None]
+    work: clips.Work, out: Path, jobs: int, progress: Progress, note: Callable[[str], None]
 ) -> list[Query]:
     """All clips of the plan; those that an earlier start made, and that are still there, stay as they are."""
     _mend(out / QUERIES)
     queries = {query.query: query for query in read_lines(out / QUERIES, Query)}
     done = {name for name, query in queries.items() if (out / query.audio).exists()}
-    total = plan.per_cell * len(clips.cells(corpus, plan)[0])
-    cache = ClipCache(clips.cache_folder(out))
-    _ = corpus.materials.digest  # reckoned once, not in every process
-    progress("clips", len(done), total)
+    _ = work.materials.digest  # reckoned once, not in every process
+    progress("clips", len(done), work.total)
     with open(out / QUERIES, "a", encoding="utf-8") as file:
         try:
-            made = clips.make(corpus, plan, cache, done=done, jobs=jobs)
-            for number, query in enumerate(made, start=len(done) + 1):
-                progress("clips", number, total)
+            for number, query in enumerate(clips.make(work, done=done, jobs=jobs), start=len(done) + 1):
+                progress("clips", number, work.total)
                 if isinstance(query, str):
                     note(query)
                     continue
@@ -244,7 +242,7 @@ def _make_clips(
                     file.flush()
         except (BrokenProcessPool, soundfile.SoundFileError) as error:
             raise RunError(
-                f"{cache.folder}: no clip can be written ({error}); is there room and memory?"
+                f"{work.cache.folder}: no clip can be written ({error}); is there room and memory?"
             ) from None
     return [query for name, query in queries.items() if name in done]
 
@@ -362,13 +360,12 @@ def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue
         news.put(("progress", f"{entry.system.label}: library", number, len(library)))
     timed(system.settle)
     peak = peak_memory_bytes()
-    system.save(store)
     cost = Cost(
         system=key,
         ingest_s=wall_s,
         ingest_cpu_s=cpu_s,
         audio_s=audio_s,
-        index_bytes=system.size_bytes(),
+        index_bytes=system.save(store),
         peak_memory_bytes=peak,
     )
     with open(out / COSTS, "a", encoding="utf-8") as file:

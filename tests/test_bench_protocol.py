@@ -49,16 +49,20 @@ def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- clips ---------------------------------------------------------------------------------------------------------
 
 
+def made(corpus: Corpus, plan: Plan, folder: Path) -> list[results.Query | str]:
+    cells, _ = clips.cells(corpus, plan)
+    return list(clips.make(clips.Work(cells, plan, corpus.materials, ClipCache(folder))))
+
+
 def test_a_clip_is_the_same_however_many_there_are(corpus, tmp_path):
-    def made(plan: Plan, folder: str) -> dict[str, tuple]:
-        queries = clips.make(corpus, plan, ClipCache(tmp_path / folder))
+    def heard(plan: Plan, folder: str) -> dict[str, tuple]:
         return {
             q.query: (q.track, q.offset_s, soundfile.read(q.audio)[0].tobytes())
-            for q in queries
+            for q in made(corpus, plan, tmp_path / folder)
             if not isinstance(q, str)
         }
 
-    few, more = made(PLAN, "a"), made(Plan(("bandpass",), (3.0, 2.0), 3, seed=5), "b")
+    few, more = heard(PLAN, "a"), heard(Plan(("bandpass",), (3.0, 2.0), 3, seed=5), "b")
     both = set(few) & set(more)
     assert {"bandpass_3_000", "bandpass_3_001", "ool_clean_3_000"} <= both
     assert all(few[name] == more[name] for name in both)
@@ -67,7 +71,7 @@ def test_a_clip_is_the_same_however_many_there_are(corpus, tmp_path):
 def test_clips_are_what_their_records_say(corpus, tmp_path):
     tracks = {track.id: track for track in corpus.references}
     outside = {track.id for track in corpus.outsiders}
-    for query in clips.make(corpus, Plan(("clean", "speed1.05"), (2.0,), 3), ClipCache(tmp_path)):
+    for query in made(corpus, Plan(("clean", "speed1.05"), (2.0,), 3), tmp_path):
         assert not isinstance(query, str)
         audio, rate = soundfile.read(query.audio)
         assert rate == 16000 and len(audio) == 32000
@@ -83,13 +87,13 @@ def test_clips_are_what_their_records_say(corpus, tmp_path):
 
 
 def test_nobody_shall_find_what_runs_backwards(corpus, tmp_path):
-    made = clips.make(corpus, Plan(("reverse",), (2.0,), 2), ClipCache(tmp_path))
-    assert all(query.track is None and query.offset_s is None for query in made)
+    backwards = made(corpus, Plan(("reverse",), (2.0,), 2), tmp_path)
+    assert all(query.track is None and query.offset_s is None for query in backwards)
 
 
 def test_what_cannot_be_made_is_skipped_with_its_reason(corpus):
-    made, skipped = clips.cells(corpus, Plan(("clean",), (3.0, 30.0), 1))
-    assert {cell.length_s for cell in made} == {3.0}
+    cells, skipped = clips.cells(corpus, Plan(("clean",), (3.0, 30.0), 1))
+    assert {cell.length_s for cell in cells} == {3.0}
     assert {s.condition for s in skipped} == {"clean", "ool_clean", "ool_noise5"}
     assert "30 s" in skipped[0].reason
     with pytest.raises(ValueError, match="shouting"):
@@ -231,9 +235,9 @@ def test_samaf_answers_alike_after_saving_and_loading(tmp_path):
     match = system.query(clip)
     assert match.track_id == "tune/2" and match.accepted
     assert match.offset_s == pytest.approx(33333 / 16000, abs=0.15)
-    system.save(tmp_path / "store")
+    saved = system.save(tmp_path / "store")
     stored = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.npy"))
-    assert system.size_bytes() == pytest.approx(stored, rel=0.05)
+    assert system.size_bytes() == saved == pytest.approx(stored, rel=0.05)
     assert Samaf.load(tmp_path / "store").query(clip) == match
     assert system.query(clip[:8000]) is None
     with pytest.raises(ValueError, match="samaf"):

@@ -79,9 +79,8 @@ def _fit(frames: NDArray, n: int) -> NDArray:
     return np.pad(frames, pad, mode="edge") if len(frames) < n else frames[:n]
 
 
-def _stretch(frames: Float32, tempo: float) -> Float32:
-    """Frames of audio played `tempo` times as fast with its pitch kept: linear interpolation over time."""
-    at = np.arange(int((len(frames) - 1) / tempo) + 1) * tempo
+def frames_at(frames: NDArray, at: NDArray[np.float64]) -> Float32:
+    """Frames at fractional places in [0, n - 1], by linear interpolation over time."""
     left = np.minimum(at.astype(int), len(frames) - 2)
     part = (at - left)[:, None].astype(np.float32)
     return frames[left] * (1 - part) + frames[left + 1] * part
@@ -102,7 +101,9 @@ def _render_file(job: _Job) -> tuple[Path, list[_Rendered], str]:
             for _ in range(job.preset.renderings):
                 speed, tempo = draw_factors(rng)
                 spoilt = frames_of(front_end(), distort(clean, speed, job.sources, rng))[0]
-                rendered.append(_fit(_stretch(spoilt, tempo) if tempo != 1.0 else spoilt, CHUNK_FRAMES))
+                if tempo != 1.0:
+                    spoilt = frames_at(spoilt, np.arange(int((len(spoilt) - 1) / tempo) + 1) * tempo)
+                rendered.append(_fit(spoilt, CHUNK_FRAMES))
                 factors.append(speed * tempo)
             chunks.append(
                 _Rendered(

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
-from samaf.model.corpus import Corpus
+from samaf.model.corpus import Corpus, frames_at
 
 PLACE_FRAMES = FRAMES_PER_SECOND // 2
 """Grid of the seconds that neighbours are looked for among; the seconds drawn lie up to half of it beside."""
@@ -176,10 +176,8 @@ def _stretched(frames: NDArray, start: int, rate: float) -> Float32:
     if rate == 1.0:
         return window(frames, start)
     middle = (WINDOW_FRAMES - 1) / 2
-    at = np.clip(start + middle + (np.arange(WINDOW_FRAMES) - middle) * rate, 0, len(frames) - 1)
-    left = np.minimum(at.astype(int), len(frames) - 2)
-    part = (at - left)[:, None].astype(np.float32)
-    return frames[left] * (1 - part) + frames[left + 1] * part
+    at = start + middle + (np.arange(WINDOW_FRAMES) - middle) * rate
+    return frames_at(frames, np.clip(at, 0, len(frames) - 1))
 
 
 def overlaid(twin: Float32, other: Float32, rng: Generator) -> Float32:
