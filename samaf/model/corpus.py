@@ -79,7 +79,7 @@ def _fit(frames: NDArray, n: int) -> NDArray:
     return np.pad(frames, pad, mode="edge") if len(frames) < n else frames[:n]
 
 
-def frames_at(frames: NDArray, at: NDArray[np.float64]) -> Float32:
+def frames_at(frames: NDArray, at: NDArray[np.floating]) -> Float32:
     """Frames at fractional places in [0, n - 1], by linear interpolation over time."""
     left = np.minimum(at.astype(int), len(frames) - 2)
     part = (at - left)[:, None].astype(np.float32)
