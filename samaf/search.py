@@ -495,7 +495,6 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     ber, max_evalue, top
         See :meth:`Searcher.search`.
     """
-    check_limits(ber, max_evalue, top)
     beside = _overlaps(candidates)
     contested = [
         _against([candidates[k] for k in others], match)

@@ -20,7 +20,6 @@ import synth
 from conftest import CHECKOUT
 
 import baselines
-from baselines.engine import Parameters, Samaf
 from bench import clips, protocol, results
 from bench.cli import main
 from bench.cli.common import names
@@ -221,27 +220,6 @@ def test_entries_are_told_apart_by_what_was_asked_for():
     assert (own.key, own.label) == ("samaf-64-my_own", "samaf, 64 bits, model my own")
     with pytest.raises(ValueError, match="rafs"):
         baselines.system("nobody")
-
-
-# -- samaf behind the contract -------------------------------------------------------------------------------------
-
-
-def test_samaf_answers_alike_after_saving_and_loading(tmp_path):
-    system = Samaf(Parameters(bits=128))
-    tunes = [synth.tune(10, seed=k) for k in range(4)]
-    for k, samples in enumerate(tunes):
-        system.add(f"tune/{k}", samples)
-    clip = tunes[2][33333 : 33333 + 64000]
-    match = system.query(clip)
-    assert match.track_id == "tune/2" and match.accepted
-    assert match.offset_s == pytest.approx(33333 / 16000, abs=0.15)
-    saved = system.save(tmp_path / "store")
-    stored = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.npy"))
-    assert system.size_bytes() == saved == pytest.approx(stored, rel=0.05)
-    assert Samaf.load(tmp_path / "store").query(clip) == match
-    assert system.query(clip[:8000]) is None
-    with pytest.raises(ValueError, match="samaf"):
-        baselines.system("rafs").load(tmp_path / "store")
 
 
 # -- commands ------------------------------------------------------------------------------------------------------

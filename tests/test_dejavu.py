@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,23 +135,3 @@ def test_a_track_too_short_for_a_frame_is_kept_without_harm() -> None:
     assert match is not None
     assert system.tracks == ["too short", "tune 0"]
     assert match.track_id == "tune 0"
-
-
-def test_saved_and_loaded_it_answers_the_same(library: Dejavu, tmp_path: Path) -> None:
-    library.save(tmp_path / "store")
-    again = Dejavu.load(tmp_path / "store")
-    assert again.parameters == library.parameters
-    clips = [clip("tune 1", 2.5, 3), clip("tune 3", 20, 4), tune(4, 50, RATE)]
-    for samples in clips:
-        assert again.query(samples) == library.query(samples)
-    written = sum(path.stat().st_size for path in (tmp_path / "store").iterdir())
-    assert library.size_bytes() == again.size_bytes() == pytest.approx(written, rel=0.03)
-    for system in (library, again):  # a loaded store can be added to
-        copy = Dejavu(replace(system.parameters))
-        copy.tracks = list(system.tracks)
-        copy.restore(system.tables())
-        copy.add("more", tune(10, 7, RATE))
-        match = copy.query(tune(10, 7, RATE)[3 * RATE : 8 * RATE])
-        assert match is not None
-        assert match.track_id == "more"
-        assert match.offset_s == pytest.approx(3, abs=0.05)

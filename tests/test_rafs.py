@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,17 +238,3 @@ def test_of_a_long_clip_the_best_block_counts(library: Rafs) -> None:
     assert match.offset_s == pytest.approx(3, abs=HOP_S)
     assert match.ber is not None
     assert match.ber < 0.1
-
-
-def test_saved_and_loaded_it_answers_the_same(library: Rafs, tmp_path: Path) -> None:
-    library.save(tmp_path / "store")
-    again = Rafs.load(tmp_path / "store")
-    assert again.parameters == library.parameters
-    for samples in (clip("tune 1", 2.5, 3), noisy(clip("tune 3", 20, 4), 3), tune(4, 50, RATE)):
-        assert again.query(samples) == library.query(samples)
-    written = sum(path.stat().st_size for path in (tmp_path / "store").iterdir())
-    assert library.size_bytes() == again.size_bytes() == pytest.approx(written, rel=0.03)
-    again.add("more", tune(10, 7, RATE))
-    match = again.query(tune(10, 7, RATE)[3 * RATE : 8 * RATE])
-    assert match is not None
-    assert match.track_id == "more"

@@ -1,0 +1,132 @@
+"""What the bench asks of every system, samaf among them: the contract of :mod:`baselines.base`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from synth import tune
+
+import baselines
+from baselines.base import Baseline
+
+TRACKS, TRACK_S = 4, 20.0
+CHANGED = {
+    "samaf": {"bits": 64},
+    "dejavu": {"fan_out": 3},
+    "rafs": {"shortest": 40},
+    "panako": {"fan_out": 3},
+}
+"""For each system, a parameter set otherwise than usual."""
+
+
+def track(system: Baseline | type[Baseline], seed: int) -> NDArray[np.float32]:
+    return tune(TRACK_S, seed, system.sample_rate)
+
+
+def clip(
+    system: Baseline | type[Baseline], seed: int, start_s: float, length_s: float
+) -> NDArray[np.float32]:
+    rate = system.sample_rate
+    return track(system, seed)[round(start_s * rate) : round((start_s + length_s) * rate)]
+
+
+@pytest.fixture(scope="module", params=list(baselines.SYSTEMS))
+def kind(request: pytest.FixtureRequest) -> type[Baseline]:
+    return baselines.system(request.param)
+
+
+@pytest.fixture(scope="module")
+def filled(kind: type[Baseline]) -> Baseline:
+    system = kind()
+    for seed in range(TRACKS):
+        system.add(f"tune {seed}", track(kind, seed))
+    system.settle()
+    return system
+
+
+@pytest.fixture(scope="module")
+def stored(filled: Baseline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stores") / filled.name
+    assert filled.save(folder) == filled.size_bytes()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(kind: type[Baseline], stored: Path) -> Baseline:
+    return kind.load(stored)
+
+
+@pytest.mark.parametrize("seed", range(TRACKS))
+def test_a_clip_is_named_and_placed(filled, seed):
+    match = filled.query(clip(filled, seed, 3.3 + seed, 5.0))
+    assert match is not None and match.accepted
+    assert match.track_id == f"tune {seed}"
+    assert match.offset_s == pytest.approx(3.3 + seed, abs=0.15)
+    assert (match.speed, match.tempo, match.pitch_cents) == pytest.approx((1, 1, 0), abs=0.01)
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, TRACKS), st.floats(0, TRACK_S - 4), st.floats(0.2, 4), st.floats(0, 0.1), st.integers(0, 9)
+)
+def test_loaded_it_answers_the_same(filled, loaded, seed, start_s, length_s, noise, noise_seed):
+    samples = clip(filled, seed, start_s, length_s)  # the last tune is in no store
+    samples = samples + noise * np.random.default_rng(noise_seed).standard_normal(len(samples))
+    assert loaded.query(samples.astype(np.float32)) == filled.query(samples.astype(np.float32))
+
+
+def test_a_store_takes_the_bytes_that_it_says(filled, stored, loaded):
+    written = sum(path.stat().st_size for path in stored.iterdir())
+    assert filled.size_bytes() == loaded.size_bytes() == pytest.approx(written, rel=0.05)
+
+
+def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
+    system = kind(replace(kind.Parameters(), **CHANGED[kind.name]))
+    system.add("tune 0", track(kind, 0))
+    system.save(tmp_path)
+    again = kind.load(tmp_path)
+    assert again.parameters == system.parameters != kind.Parameters()
+    again.add("more", track(kind, 7))
+    assert again.tracks == ["tune 0", "more"]
+    for name, seed in (("more", 7), ("tune 0", 0)):
+        match = again.query(clip(kind, seed, 4.0, 5.0))
+        assert match is not None
+        assert match.track_id == name
+        assert match.offset_s == pytest.approx(4.0, abs=0.15)
+
+
+def test_another_system_s_store_is_refused(kind, stored):
+    other = next(name for name in baselines.SYSTEMS if name != kind.name)
+    with pytest.raises(ValueError, match=kind.name):
+        baselines.system(other).load(stored)
+
+
+def test_what_cannot_be_named_has_no_answer(kind, filled):
+    for samples in (np.zeros(0), np.zeros(5 * kind.sample_rate), clip(kind, 0, 3.0, 0.05)):
+        assert filled.query(samples.astype(np.float32)) is None
+    assert kind().query(clip(kind, 0, 3.0, 5.0)) is None
+
+
+def test_strangers_have_low_scores(filled):
+    known = filled.query(clip(filled, 0, 2.0, 5.0))
+    assert known is not None
+    for seed in (50, 51, 52):
+        match = filled.query(clip(filled, seed, 2.0, 5.0))
+        assert match is None or match.score < known.score / 3
+
+
+def test_silence_in_the_store_does_no_harm(kind):
+    system = kind()
+    system.add("silence", np.zeros(5 * kind.sample_rate, np.float32))
+    assert system.query(clip(kind, 0, 3.0, 5.0)) is None
+    system.add("tune 0", track(kind, 0))
+    match = system.query(clip(kind, 0, 3.0, 5.0))
+    assert match is not None
+    assert match.track_id == "tune 0"
+    assert match.offset_s == pytest.approx(3.0, abs=0.15)
