@@ -479,8 +479,8 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     """The matches among candidates, best first.
 
     Each keeps the evidence that it has beyond its best rival: another track that its stretch resembles. Chance may be
-    kinder to a query than the null model knows: a speaker who says the same words again, pieces from the same
-    box of loops. But whatever its level, the best of many chance scores is seldom far ahead of the second: where tails are
+    kinder to a query than the null model knows: a speaker who says the same words again, pieces from the same box of
+    loops. But whatever its level, the best of many chance scores is seldom far ahead of the second: where tails are
     exponential, it leads by ``d`` powers of ten once in ``10 ** d`` times (Rényi 1953, on spacings of order
     statistics). So a lead is an E-value too, and the larger of both holds.
 
