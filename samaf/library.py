@@ -35,7 +35,7 @@ SPEED_PENALTY = 1.0
 
 CLEAR_DB = 30.0
 """A clip whose level ranges over more than this has pauses without noise in them."""
-CLEAR_BER = 0.22
+CLEAR_BER = 0.15
 """In a clear clip, no noise excuses more errors than this: they come from another speed, or from another recording."""
 DOUBT = 60.0
 """Powers of ten by which the E-value of a match in a clear clip grows with each further 1 of BER; tuned on speech."""

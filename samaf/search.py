@@ -28,6 +28,10 @@ from samaf.weights import Weights
 
 SURE_SCORE = 4.0
 """A match with this score stands whatever else its stretch resembles."""
+CHANGED = 1.3
+"""Powers of ten that a match must have over when it says that the clip's speed, tempo or pitch was changed: few are."""
+CHANGED_TEMPO = 0.03
+"""Tempi no further from 1 count as unchanged: short clips do not tell them apart."""
 
 SECTION_S = 10.0
 """Length of the sections that a long query is searched by; they overlap by half."""
@@ -488,6 +492,9 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     passed over, unless the match is not sure itself. Of a recording stored twice, then, neither is named where none
     is sure.
 
+    A match that says that the clip was changed (:data:`CHANGED`) has to be the surer for it; as a rival it counts in
+    full, for chance finds it as easily.
+
     Parameters
     ----------
     candidates
@@ -497,7 +504,7 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     """
     beside = _overlaps(candidates)
     contested = [
-        _against([candidates[k] for k in others], match)
+        _worth(match, [candidates[k] for k in others])
         for match, others in zip(candidates, beside, strict=True)
     ]
     kept: dict[int, Match] = {}
@@ -509,7 +516,7 @@ def decide(candidates: list[Match], *, ber: float, max_evalue: float, top: int) 
     return list(kept.values())
 
 
-def _against(others: list[Match], match: Match) -> Match:
+def _worth(match: Match, others: list[Match]) -> Match:
     """A match with the evidence that it has beyond the best rival among the candidates that overlap it."""
     sure = match.score >= SURE_SCORE
     rival = max(
@@ -520,9 +527,11 @@ def _against(others: list[Match], match: Match) -> Match:
         ),
         default=0.0,
     )
-    if rival <= 0.0:
-        return match
-    return replace(match, score=match.score - rival, evalue=power_of_ten(rival - match.score))
+    changed = match.speed != 1.0 or match.pitch_cents != 0.0 or abs(match.tempo - 1.0) > CHANGED_TEMPO
+    less = max(rival, 0.0) + (CHANGED if changed else 0.0)
+    return (
+        replace(match, score=match.score - less, evalue=power_of_ten(less - match.score)) if less else match
+    )
 
 
 def _overlaps(matches: list[Match]) -> list[list[int]]:

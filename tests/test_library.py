@@ -19,7 +19,7 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import default_db, doubted, level_range_db, played_at
+from samaf.library import CLEAR_BER, default_db, doubted, level_range_db, played_at
 from samaf.search import Match
 from samaf.settings import check_hop
 from samaf.weights import DEFAULT_PATH, Weights
@@ -475,10 +475,10 @@ def test_the_range_of_levels() -> None:
 
 
 def test_errors_that_no_noise_excuses_are_doubted() -> None:
-    match = Match(1, "/a", "a", 0.32, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)
+    match = Match(1, "/a", "a", CLEAR_BER + 0.1, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)
     assert doubted(match).score == pytest.approx(3.0)
     assert doubted(match).evalue == pytest.approx(1e-3)
-    assert doubted(replace(match, ber=0.2)) == replace(match, ber=0.2)
+    assert doubted(replace(match, ber=CLEAR_BER)) == replace(match, ber=CLEAR_BER)
 
 
 def test_a_clear_clip_is_tried_at_other_speeds_where_bits_differ(
@@ -491,7 +491,7 @@ def test_a_clear_clip_is_tried_at_other_speeds_where_bits_differ(
 
     def candidates(*args: object, **options: object) -> list[Match]:
         tried.append(1.0)
-        return [Match(1, "/a", "a", 0.3, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)]
+        return [Match(1, "/a", "a", CLEAR_BER + 0.08, 1e-9, 9.0, 0.0, 5.0, 10.0, 15.0)]
 
     with Library(db) as library:
         monkeypatch.setattr(library.searcher, "candidates", candidates)

@@ -397,6 +397,14 @@ def test_of_a_recording_stored_twice_neither_is_named_unless_sure() -> None:
     assert decided(resembled(1, 4.1), resembled(2, 4.1), max_evalue=1e-2) == [(1, 4.1), (2, 4.1)]
 
 
+def test_a_match_with_a_change_must_be_the_surer_and_is_a_rival_as_any() -> None:
+    for change in ({"tempo": 0.95}, {"speed": 1.05}, {"pitch_cents": 84.5}):
+        changed = replace(resembled(1, 3.0), **change)
+        assert decided(changed) == [(1, 1.7)]
+        assert decided(changed, resembled(2, 1.0)) == [(1, 0.7), (2, -2.0)]
+    assert decided(replace(resembled(1, 3.0), tempo=1.02)) == [(1, 3.0)]
+
+
 @given(
     st.lists(
         st.tuples(st.integers(1, 3), st.floats(-2, 9), st.integers(0, 20), st.integers(1, 9)), max_size=12

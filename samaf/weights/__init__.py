@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from samaf.errors import ModelError, shown
 
 FORMAT_VERSION = 1
-DEFAULT_PATH = Path(__file__).parent / "samaf-2.npz"
+DEFAULT_PATH = Path(__file__).parent / "samaf-3.npz"
 """The nested 64/128/256-bit model that ships; its card lies beside it."""
 
 Float32 = NDArray[np.float32]
