@@ -23,7 +23,7 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.search import SURE_SCORE, Match, Searcher, check_limits, decide, power_of_ten
+from samaf.search import SURE_SCORE, Match, Searcher, check_limits, decide
 from samaf.settings import check_hop, check_speed
 from samaf.weights import DEFAULT_PATH, Weights
 
@@ -307,12 +307,7 @@ def doubted(match: Match) -> Match:
     What reads the same words in the same rhythm, or plays the same loop, agrees better than chance, but worse than
     the recording itself would where nothing else is heard.
     """
-    doubt = DOUBT * max(0.0, match.ber - CLEAR_BER)
-    return (
-        replace(match, score=match.score - doubt, evalue=power_of_ten(doubt - match.score))
-        if doubt
-        else match
-    )
+    return match.weakened(DOUBT * max(0.0, match.ber - CLEAR_BER))
 
 
 def _speeds(slowest: float, fastest: float) -> list[float]:
@@ -332,9 +327,7 @@ def played_at(match: Match, speed: float) -> Match:
     else:
         speed_told = speed
     return replace(
-        match,
-        score=match.score - SPEED_PENALTY,
-        evalue=power_of_ten(SPEED_PENALTY - match.score),
+        match.weakened(SPEED_PENALTY),
         query_start_s=round(match.query_start_s / speed, 3),
         query_end_s=round(match.query_end_s / speed, 3),
         speed=round(speed_told, 4),

@@ -93,6 +93,11 @@ class Match:
     tempo: float = 1.0
     pitch_cents: float = 0.0
 
+    def weakened(self, powers: float) -> Match:
+        """The same match with an E-value that is so many powers of ten larger."""
+        score = self.score - powers
+        return replace(self, score=score, evalue=power_of_ten(-score)) if powers else self
+
     def to_json(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
         return asdict(self)
@@ -528,10 +533,7 @@ def _worth(match: Match, others: list[Match]) -> Match:
         default=0.0,
     )
     changed = match.speed != 1.0 or match.pitch_cents != 0.0 or abs(match.tempo - 1.0) > CHANGED_TEMPO
-    less = max(rival, 0.0) + (CHANGED if changed else 0.0)
-    return (
-        replace(match, score=match.score - less, evalue=power_of_ten(less - match.score)) if less else match
-    )
+    return match.weakened(max(rival, 0.0) + (CHANGED if changed else 0.0))
 
 
 def _overlaps(matches: list[Match]) -> list[list[int]]:
