@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from synth import tune
 
 import baselines
 from baselines.base import Baseline
+from samaf.errors import AudioError
 
 TRACKS, TRACK_S = 4, 20.0
 CHANGED = {
@@ -23,6 +25,8 @@ CHANGED = {
     "panako": {"fan_out": 3},
 }
 """For each system, a parameter set otherwise than usual."""
+TOO_SHORT_S = {"samaf": 0.5, "dejavu": 0.09, "rafs": 0.74, "panako": 0.9}
+"""For each system, seconds of a clip that is below its minimum."""
 
 
 def track(system: Baseline | type[Baseline], seed: int) -> NDArray[np.float32]:
@@ -83,7 +87,7 @@ def test_loaded_it_answers_the_same(filled, loaded, seed, start_s, length_s, noi
 
 def test_a_store_takes_the_bytes_that_it_says(filled, stored, loaded):
     written = sum(path.stat().st_size for path in stored.iterdir())
-    assert filled.size_bytes() == loaded.size_bytes() == pytest.approx(written, rel=0.05)
+    assert filled.size_bytes() == loaded.size_bytes() == pytest.approx(written, rel=0.03)
 
 
 def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
@@ -91,6 +95,8 @@ def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
     system.add("tune 0", track(kind, 0))
     system.save(tmp_path)
     again = kind.load(tmp_path)
+    alone = system.query(clip(kind, 0, 4.0, 5.0))
+    assert again.query(clip(kind, 0, 4.0, 5.0)) == alone
     assert again.parameters == system.parameters != kind.Parameters()
     again.add("more", track(kind, 7))
     assert again.tracks == ["tune 0", "more"]
@@ -99,6 +105,7 @@ def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
         assert match is not None
         assert match.track_id == name
         assert match.offset_s == pytest.approx(4.0, abs=0.15)
+    assert match == alone or kind.name == "samaf"  # whose score tells how many others there are
 
 
 def test_another_system_s_store_is_refused(kind, stored):
@@ -108,7 +115,7 @@ def test_another_system_s_store_is_refused(kind, stored):
 
 
 def test_what_cannot_be_named_has_no_answer(kind, filled):
-    for samples in (np.zeros(0), np.zeros(5 * kind.sample_rate), clip(kind, 0, 3.0, 0.05)):
+    for samples in (np.zeros(0), np.zeros(5 * kind.sample_rate), clip(kind, 0, 3.0, TOO_SHORT_S[kind.name])):
         assert filled.query(samples.astype(np.float32)) is None
     assert kind().query(clip(kind, 0, 3.0, 5.0)) is None
 
@@ -119,11 +126,14 @@ def test_strangers_have_low_scores(filled):
     for seed in (50, 51, 52):
         match = filled.query(clip(filled, seed, 2.0, 5.0))
         assert match is None or match.score < known.score / 3
+        assert match is None or not match.accepted or filled.name == "dejavu"  # which has no threshold
 
 
 def test_silence_in_the_store_does_no_harm(kind):
     system = kind()
     system.add("silence", np.zeros(5 * kind.sample_rate, np.float32))
+    with suppress(AudioError):
+        system.add("nothing", np.empty(0, np.float32))
     assert system.query(clip(kind, 0, 3.0, 5.0)) is None
     system.add("tune 0", track(kind, 0))
     match = system.query(clip(kind, 0, 3.0, 5.0))
