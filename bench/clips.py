@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.clip_cache import ClipCache
 from bench.corpus import Corpus, Materials, Recording
-from bench.degrade import ClipCache, Condition, missing, parse
+from bench.degrade import Condition, missing, parse
+from bench.effects import rms
 from bench.processes import CONTEXT, follow_parent
 from bench.results import Query, Skipped
 from samaf.audio import SAMPLE_RATE
@@ -178,7 +180,7 @@ def _make(which: int, number: int) -> Query | str:
         try:
             audio = track.read((start - run_in) / SAMPLE_RATE, (start + n) / SAMPLE_RATE)
             clean = audio[run_in : run_in + n]
-            if len(clean) < n or np.sqrt(np.mean(np.square(clean, dtype=np.float64))) < _QUIET:
+            if len(clean) < n or rms(clean.astype(np.float64)) < _QUIET:
                 continue
             path = work.cache.clip(clean, audio[:run_in], cell.condition, work.materials, seed)
         except AudioError as error:

@@ -34,9 +34,9 @@ import soxr
 import baselines
 from baselines.base import Baseline
 from bench import clips
+from bench.clip_cache import ClipCache
 from bench.clips import Plan
 from bench.corpus import Corpus, Recording
-from bench.degrade import ClipCache
 from bench.processes import CONTEXT, follow_parent
 from bench.results import (
     COSTS,

@@ -23,9 +23,9 @@ import baselines
 from bench import clips, protocol, results
 from bench.cli import main
 from bench.cli.common import names
+from bench.clip_cache import ClipCache
 from bench.clips import Plan
 from bench.corpus import Corpus, read_folder
-from bench.degrade import ClipCache
 
 PLAN = Plan(("clean", "bandpass"), (3.0,), 2, seed=5)
 

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synth import RATE, tune, write
 
-from bench import degrade
+from bench import clip_cache, effects
+from bench.clip_cache import ClipCache
 from bench.corpus import Materials, Recording
-from bench.degrade import EFFECTS, KAIST, MATRIX, ClipCache, apply, missing, parse
+from bench.degrade import MATRIX, RUN_IN_S, apply, missing, parse
+from bench.effects import EFFECTS, KAIST
+from samaf.errors import AudioError
 
 Samples = NDArray[np.float32]
 NOTHING = np.empty(0, np.float32)
@@ -176,8 +179,8 @@ def test_factor(name: str, factor: float) -> None:
 
 
 def test_only_rooms_hear_what_came_before() -> None:
-    assert parse("noise5_reverb").run_in_s == degrade.RUN_IN_S
-    assert parse("speed1.1_reverb").run_in_s == pytest.approx(1.1 * degrade.RUN_IN_S)
+    assert parse("noise5_reverb").run_in_s == RUN_IN_S
+    assert parse("speed1.1_reverb").run_in_s == pytest.approx(1.1 * RUN_IN_S)
     assert parse("noise5").run_in_s == 0
 
 
@@ -248,7 +251,7 @@ def test_damaged_noise_is_drawn_again(materials: Materials, clip: Samples, tmp_p
     mixed = Materials(noises=[broken, materials.noises[0]])
     noisy = apply(clip, NOTHING, parse("noise0"), mixed, np.random.default_rng(0))
     assert snr_of(clip, noisy) == pytest.approx(0.0, abs=0.1)
-    with pytest.raises(degrade.AudioError, match="silence and damaged files"):
+    with pytest.raises(AudioError, match="silence and damaged files"):
         apply(clip, NOTHING, parse("noise0"), Materials(noises=[broken]), np.random.default_rng(0))
 
 
@@ -370,7 +373,7 @@ def test_kaist_levels(level: str, spoil: Callable[..., Samples], monkeypatch: py
         add(Recorder())
         return samples
 
-    monkeypatch.setattr(degrade, "_sox", dry)
+    monkeypatch.setattr(effects, "_sox", dry)
     settings = KAIST[level]
     clean = (0.1 * np.random.default_rng(9).standard_normal(RATE)).astype(np.float32)
     for seed in range(5):
@@ -464,7 +467,7 @@ def test_a_kept_clip_is_the_same(
     assert np.abs(samples - direct).max() < 1e-4  # 16 bits
     assert [p.name for p in cache.folder.iterdir()] == [path.name]
 
-    monkeypatch.setattr(degrade, "apply", lambda *arguments: pytest.fail("made anew"))
+    monkeypatch.setattr(clip_cache, "apply", lambda *arguments: pytest.fail("made anew"))
     assert ClipCache(tmp_path / "clips").clip(clip, NOTHING, condition, materials, [1, 2]) == path
     assert np.array_equal(soundfile.read(path, dtype="float32")[0], samples)
 
