@@ -12,11 +12,6 @@ CONTEXT = multiprocessing.get_context("spawn")
 """New interpreters: a fork would share what threads and LMDB hold."""
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def follow_parent() -> None:
     """End this process when its parent has gone, however that went: who starts a run again must find it alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -24,7 +24,7 @@ from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
 from samaf.search import SURE_SCORE, Match, Searcher, check_limits, decide
-from samaf.settings import check_hop, check_speed
+from samaf.settings import check_hop, check_speed, processors
 from samaf.weights import DEFAULT_PATH, Weights
 
 SPEED_STEP = 0.05
@@ -184,7 +184,7 @@ class Library:
             The index cannot be written, or the disk is full. What was stored before stays.
         """
         places = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        return Adding(self.index, self.encoder, progress, outcome, jobs or os.cpu_count() or 1).run(places)
+        return Adding(self.index, self.encoder, progress, outcome, jobs or processors()).run(places)
 
     def search(
         self,

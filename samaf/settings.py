@@ -5,6 +5,8 @@ Imports nothing heavy, so that the command line knows it at once.
 
 from __future__ import annotations
 
+import os
+
 BITS = 128
 """Bits of a hash."""
 REFERENCE_HOP_S = 1.0
@@ -21,6 +23,11 @@ TOP = 5
 """Matches for a stretch of a query."""
 SPEED = (0.9, 1.1)
 """Slowest and fastest speed that a short clip is tried at."""
+
+
+def processors() -> int:
+    """How many processors this process may use: as many jobs at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_hop(hop_s: float) -> None:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def carry_out(args: argparse.Namespace, entries: list[Any], out: Path) -> None:
     """Run the entries as the options say, write the report, and print its tables."""
     from bench import protocol, report
-    from bench.processes import processors
+    from samaf.settings import processors
 
     plan = plan_of(args)
     corpus = corpus_of(args, out.parent / "cache" / "generated")

@@ -24,6 +24,7 @@ from samaf.errors import AudioError, ModelError
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, frames_of
 from samaf.model.augment import SLOWEST, Sources, distort, draw_factors
 from samaf.model.presets import Preset
+from samaf.settings import processors
 
 CHUNK_S = 24
 CHUNK_FRAMES = CHUNK_S * FRAMES_PER_SECOND
@@ -204,7 +205,7 @@ class Corpus:
         values = FRONT_ENDS[preset.front_end][0].n_values
         with (
             open(folder / "frames.f16", "wb") as out,
-            ProcessPoolExecutor(jobs or os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
+            ProcessPoolExecutor(jobs or processors(), multiprocessing.get_context("spawn")) as pool,
         ):
             for i, (_, chunks, note) in enumerate(_in_order(pool, work)):
                 for chunk in chunks:
@@ -260,7 +261,7 @@ def _key(paths: list[Path], sources: Sources, preset: Preset, seed: int) -> str:
 
 def _in_order(pool: ProcessPoolExecutor, work: list[_Job]) -> Iterator[tuple[Path, list[_Rendered], str]]:
     """Results in the order of the work, with few of them waiting in memory."""
-    ahead = 2 * (os.cpu_count() or 1)
+    ahead = 2 * processors()
     waiting = [pool.submit(_render_file, job) for job in work[:ahead]]
     for i in range(len(work)):
         yield waiting.pop(0).result()
