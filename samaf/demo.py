@@ -25,7 +25,7 @@ from samaf.library import Library
 
 if TYPE_CHECKING:
     from samaf.encoder import Encoder
-    from samaf.search import Match
+    from samaf.match import Match
 
 CLIP_S = 6.0
 NEAR_S = 0.5

@@ -23,7 +23,8 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.search import SURE_SCORE, Match, Searcher, check_limits, decide
+from samaf.match import SURE_SCORE, Match, check_limits, decide
+from samaf.search import Searcher
 from samaf.settings import check_hop, check_speed, processors
 from samaf.weights import DEFAULT_PATH, Weights
 

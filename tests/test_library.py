@@ -20,7 +20,7 @@ from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
 from samaf.library import CLEAR_BER, default_db, doubted, level_range_db, played_at
-from samaf.search import Match
+from samaf.match import Match
 from samaf.settings import check_hop
 from samaf.weights import DEFAULT_PATH, Weights
 

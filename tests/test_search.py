@@ -16,7 +16,8 @@ from samaf.alignment import Line, refine, scan, slopes_for, weight_table
 from samaf.errors import AudioError, MismatchError, ModelError
 from samaf.hamming import pack
 from samaf.index import Index, TrackInfo
-from samaf.search import Match, Searcher, _extent, decide
+from samaf.match import Match, decide
+from samaf.search import Searcher, _extent
 from samaf.significance import Competition, NullModel, Tail, bit_weight
 
 N_TRACKS = 12

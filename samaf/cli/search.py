@@ -26,7 +26,7 @@ from samaf.cli.common import (
 from samaf.errors import AudioError, FingerprintError, MismatchError
 
 if TYPE_CHECKING:
-    from samaf.search import Match
+    from samaf.match import Match
 
 _EXAMPLES = """\
 examples:
