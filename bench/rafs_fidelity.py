@@ -13,7 +13,7 @@ To compare, some things must be known. The paper's recordings were stereo; here 
 The echo is not told; here it is 8 dB down, where the rates are the paper's (at 6 and at 12 dB they are 0.20 and 0.10 on
 music). Where the frames lay before and after is not told either. An all-pass filter alone changes no bit, so the
 paper's were not always the same; here they are moved by up to half a hop, 5.8 ms, which is the worst that a search
-along whole hops leaves, and by the 13 ms that an MP3 encoder delays what it is given by. Each of the paper's ranges is
+along whole hops leaves, and by the 13 ms that an MP3 encoder delays what it is given by. On music each range is
 met at one of these places.
 
 MP3 at 128 kbit/s meets it only with the delay left in. Without, it does less harm here than it did in the paper, with
