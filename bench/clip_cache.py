@@ -16,7 +16,7 @@ from bench.corpus import Materials
 from bench.degrade import Condition, apply
 from samaf.audio import SAMPLE_RATE
 
-_RECIPE = 1  # to be raised with every change of what an effect does
+_RECIPE = 1  # to be raised with every change of what an effect or `apply` does
 
 
 class ClipCache:
@@ -43,12 +43,12 @@ class ClipCache:
         materials: Materials,
         seed: Sequence[int],
     ) -> Path:
-        """The file of what :func:`apply` gives with a generator of this seed, made now or taken from the folder.
+        """The file of what :func:`bench.degrade.apply` gives with a generator of this seed; made if it is not there.
 
         Raises
         ------
         AudioError
-            As for :func:`apply`.
+            As for :func:`bench.degrade.apply`.
         """
         shape = [
             _RECIPE,

@@ -1,7 +1,8 @@
 """What may happen to a clip on its way: noise, rooms, filters, time and pitch, dynamics, codecs.
 
 An :class:`Effect` is a word, perhaps with a number, and a function from a :class:`Take` to samples; :data:`EFFECTS`
-holds them all, and a new one is a function under ``@_effect``. :mod:`bench.degrade` chains them.
+holds them all, and a new one is a function under ``@_effect``. :mod:`bench.degrade` chains them, and
+:mod:`bench.clip_cache` keeps what comes out: a change of what an effect does needs a new number there.
 
 Every draw comes from the take's generator, and SoX runs without dither: the same take gives the same samples.
 """

@@ -11,14 +11,15 @@ of Orff, Sinead O'Connor, Texas and AC/DC, section 4.4 for what was done to them
 
 To compare, some things must be known. The paper's recordings were stereo; here one channel gets half their bit rate.
 The echo is not told; here it is 8 dB down, where the rates are the paper's (at 6 and at 12 dB they are 0.20 and 0.10 on
-music). Where the frames lay before and after is not told either. An all-pass filter alone changes no bit, so the
-paper's were not always the same; here they are moved by up to half a hop, 5.8 ms, which is the worst that a search
-along whole hops leaves, and by the 13 ms that an MP3 encoder delays what it is given by. On music each range is
-met at one of these places.
+music). Where the frames lay before and after is not told either. An all-pass filter alone changes hardly a bit, so the
+paper's frames cannot always have lain where they had. Here they are moved by up to half a hop, 5.8 ms, which is the
+worst that a search along whole hops leaves, and by 576 samples, 13 ms, without such a search: the encoder's part of an
+MP3's delay at 44.1 kHz, to which a decoder adds 529. On music each range is met at one of these places.
 
-MP3 at 128 kbit/s meets it only with the delay left in. Without, it does less harm here than it did in the paper, with
-LAME at its best and at its worst, with Shine, which knows nothing of hearing, and with stereo recordings of rock and
-orchestra at 44.1 kHz. What the paper did is not known; this is what fits.
+MP3 at 128 kbit/s meets its range only with that part of the delay left in. In step, it does less harm here than it did
+in the paper, whether the encoder is LAME at its best, LAME at its worst or Shine, which knows nothing of hearing, and
+whether the recordings are these or rock and orchestra in stereo at 44.1 kHz. What the paper did is not known; this is
+what fits.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ OFFSETS = {
     "same frames": 0,
     "1/4 hop off": round(HOP / 4),
     "1/2 hop off": round(HOP / 2),
-    "MP3's delay off": 576,
+    "576 samples off": 576,
 }
-"""Samples at :data:`RATE` between the frames before and after; 576 is the delay of LAME's encoder."""
+"""Samples at :data:`RATE` between the frames before and after."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def error_rates(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.floa
 def mean_error_rate(
     originals: Sequence[NDArray[np.uint32]], heard: Sequence[NDArray[np.floating]], offset: int
 ) -> float:
-    """Mean over all blocks, where what is heard of each recording begins an offset too late."""
+    """Mean over all blocks, where what is heard of each recording begins `offset` samples too late."""
     pairs = zip(originals, heard, strict=True)
     return float(np.concatenate([error_rates(a, fingerprint(b[offset:])) for a, b in pairs]).mean())
 

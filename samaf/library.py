@@ -173,7 +173,7 @@ class Library:
         outcome
             Called with each file's `Outcome`, as soon as that is certain to last.
         jobs
-            Files encoded at once; by default as many as there are processors.
+            Files encoded at once; by default as many as it may use processors.
 
         Returns
         -------

@@ -139,7 +139,7 @@ class Searcher:
     def candidates(
         self, query: Fingerprint, *, max_evalue: float, top: int, exhaustive: bool = False
     ) -> list[Match]:
-        """What a query resembles, for :func:`decide` to choose from; arguments and errors are those of `search`.
+        """What a query resembles, for :func:`samaf.match.decide` to choose from; arguments and errors as for `search`.
 
         Each is held against chance, not yet against the others; those that `max_evalue` will turn down are among
         them as far as they can be rivals of others.

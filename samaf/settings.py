@@ -26,7 +26,7 @@ SPEED = (0.9, 1.1)
 
 
 def processors() -> int:
-    """How many processors this process may use: as many jobs at once."""
+    """How many processors this process may use, and so how many jobs it does at once."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

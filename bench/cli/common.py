@@ -123,7 +123,9 @@ def add_run(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="DIR",
         help=f"folder of the run; one that is there is gone on with (bench-results/{name})",
     )
-    parser.add_argument("--jobs", type=count, metavar="N", help="processes (as many as there are processors)")
+    parser.add_argument(
+        "--jobs", type=count, metavar="N", help="processes (one for each processor it may use)"
+    )
 
 
 def names(text: str) -> tuple[str, ...]:

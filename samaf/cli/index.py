@@ -73,7 +73,10 @@ def add_parser(commands: Any) -> None:
         "--model", metavar="FILE", help="weights of a new index (default: the model that ships)"
     )
     made.add_argument(
-        "--jobs", type=count, metavar="N", help="files encoded at once (default: one per processor)"
+        "--jobs",
+        type=count,
+        metavar="N",
+        help="files encoded at once (default: one for each processor it may use)",
     )
     add_json(made, "one JSON object per file on stdout, once it is stored for good")
 

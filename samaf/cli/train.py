@@ -48,7 +48,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--steps", type=count, metavar="N", help="training steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument(
-        "--jobs", type=count, metavar="N", help="processes that render audio (default: one per processor)"
+        "--jobs",
+        type=count,
+        metavar="N",
+        help="processes that render audio (default: one for each processor it may use)",
     )
     add_json(parser, "one JSON object per epoch on stdout")
     parser.set_defaults(run=run)

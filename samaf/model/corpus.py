@@ -182,6 +182,8 @@ class Corpus:
 
         Parameters
         ----------
+        jobs
+            Files rendered at once; by default as many as it may use processors.
         progress
             Called with (files done, files, note); the note names a file that could not be used.
 
@@ -190,6 +192,7 @@ class Corpus:
         ModelError
             If no file gives a chunk.
         """
+        jobs = jobs or processors()
         folder.mkdir(parents=True, exist_ok=True)
         wanted = {
             "key": _key(paths, sources, preset, seed),
@@ -205,9 +208,9 @@ class Corpus:
         values = FRONT_ENDS[preset.front_end][0].n_values
         with (
             open(folder / "frames.f16", "wb") as out,
-            ProcessPoolExecutor(jobs or processors(), multiprocessing.get_context("spawn")) as pool,
+            ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
         ):
-            for i, (_, chunks, note) in enumerate(_in_order(pool, work)):
+            for i, (_, chunks, note) in enumerate(_in_order(pool, work, 2 * jobs)):
                 for chunk in chunks:
                     out.write(chunk.frames.tobytes())
                     factors.append(chunk.factors)
@@ -259,9 +262,10 @@ def _key(paths: list[Path], sources: Sources, preset: Preset, seed: int) -> str:
     return hashlib.sha256(json.dumps([listing, shape]).encode()).hexdigest()
 
 
-def _in_order(pool: ProcessPoolExecutor, work: list[_Job]) -> Iterator[tuple[Path, list[_Rendered], str]]:
-    """Results in the order of the work, with few of them waiting in memory."""
-    ahead = 2 * processors()
+def _in_order(
+    pool: ProcessPoolExecutor, work: list[_Job], ahead: int
+) -> Iterator[tuple[Path, list[_Rendered], str]]:
+    """Results in the order of the work, with `ahead` of them at most waiting in memory."""
     waiting = [pool.submit(_render_file, job) for job in work[:ahead]]
     for i in range(len(work)):
         yield waiting.pop(0).result()
