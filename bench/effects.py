@@ -243,19 +243,22 @@ def _through_file(samples: Samples, name: str, write: Callable[[Path, NDArray[np
     return fitted(heard.astype(np.float64), len(samples)) * scale
 
 
+def write_encoded(path: Path, samples: NDArray[np.float32], rate: int, codec: str, kbit: float) -> None:
+    """Write samples, float32 (n,), with an encoder of FFmpeg, at so many kbit/s."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = round(1000 * kbit)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+
+
 def _encoded(samples: Samples, codec: str, name: str, kbit: float) -> Samples:
     """Through an encoder of FFmpeg, at 16 kHz."""
-
-    def write(path: Path, heard: NDArray[np.float32]) -> None:
-        with av.open(str(path), "w") as file:
-            stream = file.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
-            stream.bit_rate = round(1000 * kbit)
-            frame = av.AudioFrame.from_ndarray(heard[None], format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = SAMPLE_RATE, 0
-            file.mux(stream.encode(frame))
-            file.mux(stream.encode(None))
-
-    return _through_file(samples, name, write)
+    return _through_file(
+        samples, name, lambda path, heard: write_encoded(path, heard, SAMPLE_RATE, codec, kbit)
+    )
 
 
 def _at_8_khz(samples: Samples, subtype: str) -> Samples:

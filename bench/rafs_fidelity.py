@@ -36,7 +36,6 @@ from pathlib import Path
 os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout without installation
 
-import av
 import numpy as np
 import soundfile
 import soxr
@@ -45,6 +44,7 @@ from scipy.signal import butter, lfilter, sosfilt
 
 from baselines.rafs import Rafs, RafsParameters, pack
 from bench.corpus import generate
+from bench.effects import write_encoded
 from samaf.audio import is_audio_path
 
 Float32 = NDArray[np.float32]
@@ -76,14 +76,7 @@ def mp3(samples: Float32, kbit: int, rate: int) -> Float32:
     """MP3 at a constant bit rate, at a sample rate that goes with it; the decoder takes the encoder's delay away."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "excerpt.mp3"
-        with av.open(str(path), "w") as file:
-            stream = file.add_stream("libmp3lame", rate=rate, layout="mono")
-            stream.bit_rate = 1000 * kbit
-            given = soxr.resample(samples, RATE, rate)
-            frame = av.AudioFrame.from_ndarray(given[None], format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = rate, 0
-            file.mux(stream.encode(frame))
-            file.mux(stream.encode(None))
+        write_encoded(path, soxr.resample(samples, RATE, rate), rate, "libmp3lame", kbit)
         decoded, rate = soundfile.read(path, dtype="float32")
     return soxr.resample(decoded, rate, RATE)
 
