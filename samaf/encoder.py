@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from samaf import onnx_graph
@@ -25,6 +24,7 @@ from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.errors import AudioError, ModelError, shown
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, FrontEnd
 from samaf.fingerprint import Fingerprint, mark_rows
+from samaf.onnx_runtime import onnxruntime
 from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
 from samaf.weights import DEFAULT_PATH, Weights
 
