@@ -23,6 +23,7 @@ from synth import tune, write
 from samaf import Fingerprint, Library
 from samaf.cli import main
 from samaf.encoder import Encoder
+from samaf.index import Index
 from samaf.weights import DEFAULT_PATH, Weights
 
 FORCED = ["--ber", "1", "--max-evalue", "inf"]
@@ -414,6 +415,28 @@ def test_what_is_no_index(
     assert bad.read_bytes() == before
 
 
+def test_a_damaged_index_is_repaired_into_a_new_one(
+    samaf: Callable[..., Ended], db: Path, clip: Path, tmp_path: Path
+) -> None:
+    bad, new = tmp_path / "bad.samaf", tmp_path / "new.samaf"
+    shutil.copy(db, bad)
+    ended = samaf("index", "verify", "--db", bad, "--repair", new, "--json")
+    assert ended.status == 0 and ended.records[0]["ok"] and not ended.complaints
+    assert samaf("search", "--db", new, clip).status == 0
+    assert samaf("index", "verify", "--db", bad, "--repair", new).status == 2  # it is there already
+    with Index.open(bad) as index, index.snapshot() as snapshot:
+        hashes = bytes(snapshot.segments[0].hashes[:4])
+    data = bytearray(bad.read_bytes())
+    data[data.index(hashes)] ^= 1
+    bad.write_bytes(data)
+    ended = samaf("search", "--db", bad, clip)
+    assert ended.status == 2 and "--repair" in ended.complaints[0] and str(bad) in ended.complaints[0]
+    new.unlink()
+    ended = samaf("index", "verify", "--db", bad, "--repair", new)
+    assert ended.status == 2 and len(ended.complaints) == 1 and "lost: track 1" in ended.complaints[0]
+    assert samaf("index", "verify", "--db", new).status == 0
+
+
 def test_an_index_of_another_model(
     samaf: Callable[..., Ended], clip: Path, songs: Path, tmp_path: Path
 ) -> None:
@@ -441,12 +464,12 @@ def test_an_index_of_another_model(
 def test_an_index_of_another_version(
     samaf: Callable[..., Ended], db: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samaf.index.state.FORMAT_VERSION", 2)
+    monkeypatch.setattr("samaf.index.state.FORMAT_VERSION", 3)
     before = db.read_bytes()
     for args in (["search", clip], ["index", "add", clip]):
         ended = samaf(*args, "--db", db)
         assert ended.status == 2
-        assert f"index {db} has format 1, this samaf reads 2" in ended.complaints[0]
+        assert f"index {db} has format 2, this samaf reads 3" in ended.complaints[0]
     assert db.read_bytes() == before
 
 

@@ -92,7 +92,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert fill(index, range(committed, committed + 5))[-1] == committed + 5
         index.compact()
         assert index.verify().ok
-    leftovers = {p.name for p in tmp_path.iterdir()} - {"x.db", "x.db-lock"}
+    leftovers = {p.name for p in tmp_path.iterdir()} - {"x.db"}
     assert not leftovers
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +12,8 @@ from numpy.typing import NDArray
 
 from samaf.index import merge, segment
 from samaf.index.codec import DamageError, decode, encode
-from samaf.index.segment import Segment
+from samaf.index.pages import Place
+from samaf.index.segment import Segment, Stored
 
 
 def codes(n: int, w: int = 2, seed: int = 0, invalid: float = 0.05) -> NDArray[np.uint64]:
@@ -53,15 +58,42 @@ def written(part: Segment) -> dict[bytes, bytes]:
     values: dict[bytes, bytes] = {}
     segment.write(
         lambda name, value: values.__setitem__(name, bytes(value)),
-        part.hashes,
-        part.track_ids,
-        np.diff(part.starts),
+        *merge.gather([part], [], part.hashes.shape[1]),
     )
     return values
 
 
-def reader(values: dict[bytes, bytes]):  # type: ignore[no-untyped-def]
-    return lambda name: memoryview(values[name]) if name in values else None
+class Held:
+    """Values in memory, as a file holds them: what a `Tree` and its memory are to a segment."""
+
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        self.data, self.at = b"", {}
+        for name, value in values.items():
+            self.at[name] = Place(len(self.data), len(value))
+            self.data += value + bytes(-len(value) % 8)
+
+    def places(self, prefix: bytes) -> Iterator[tuple[bytes, Place]]:
+        return ((prefix + name, place) for name, place in self.at.items())
+
+    def read(self, place: Place) -> bytes:
+        return self.data[place.offset : place.offset + place.n_bytes]
+
+    def array(self, place: Place, dtype: Any) -> NDArray[Any]:
+        view = np.frombuffer(self.data, np.uint8)[place.offset : place.offset + place.n_bytes]
+        return view.view(dtype)
+
+
+def read(values: dict[bytes, bytes], number: int = 1) -> Segment:
+    held: Any = Held(values)
+    return Stored(held, number, b"s").segment(held)
+
+
+def problems(values: dict[bytes, bytes]) -> list[str]:
+    held: Any = Held(values)
+    try:
+        return list(Stored(held, 1, b"s").problems(held))
+    except DamageError as error:
+        return [str(error)]
 
 
 @pytest.mark.parametrize("n", [0, 1, 100, 2**17])
@@ -69,7 +101,7 @@ def reader(values: dict[bytes, bytes]):  # type: ignore[no-untyped-def]
 def test_what_is_written_is_read(n: int, w: int) -> None:
     part = segment.with_tables(segment.plain([codes(n // 2, w), codes(n - n // 2, w, 1)], [3, 9], w))
     values = written(part)
-    back = segment.read(reader(values), 5)
+    back = read(values, 5)
     assert back.segment_id == 5
     assert np.array_equal(back.hashes, part.hashes)
     assert not back.hashes.flags.writeable
@@ -82,13 +114,14 @@ def test_what_is_written_is_read(n: int, w: int) -> None:
         assert (mine.band, mine.width_bits, mine.first_bit) == (other.band, 13, 13 * other.band)
         assert np.array_equal(mine.offsets, other.offsets)
         assert np.array_equal(mine.postings, other.postings)
-    assert list(segment.problems(reader(values), 5)) == []
+    assert problems(values) == []
 
 
 def test_large_values_are_not_copied() -> None:
     values = written(segment.plain([codes(1000)], [1], 2))
-    back = segment.read(reader(values), 1)
-    assert np.shares_memory(back.hashes, np.frombuffer(values[b"h"], np.uint64))
+    held: Any = Held(values)
+    back = Stored(held, 1, b"s").segment(held)
+    assert np.shares_memory(back.hashes, np.frombuffer(held.data, np.uint64))
 
 
 def test_any_flipped_byte_and_lost_value_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +133,10 @@ def test_any_flipped_byte_and_lost_value_is_a_problem(monkeypatch: pytest.Monkey
         for place in rng.integers(0, len(value), 5):
             damaged = bytearray(value)
             damaged[place] ^= 1 << int(rng.integers(8))
-            assert list(segment.problems(reader(values | {name: bytes(damaged)}), 1)), (name, place)
-        assert list(segment.problems(reader({k: v for k, v in values.items() if k != name}), 1))
+            assert problems(values | {name: bytes(damaged)}), (name, place)
+        assert problems({k: v for k, v in values.items() if k != name})
         with pytest.raises(DamageError):
-            segment.read(reader(values | {name: value[:-1]}), 1)
+            read(values | {name: value[:-1]})
 
 
 def test_a_table_of_other_hashes_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +148,7 @@ def test_a_table_of_other_hashes_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
         values[name] = other[name]
         layout["checksums"][name.hex()] = wrong["checksums"][name.hex()]
     values[b"r"] = encode(layout)
-    assert list(segment.problems(reader(values), 1)) == [
-        "segment 1: the table of band 0 does not fit its hashes"
-    ]
+    assert problems(values) == ["segment 1: the table of band 0 does not fit its hashes"]
 
 
 def test_locate_gives_track_and_place() -> None:
@@ -148,7 +179,8 @@ def test_gather_keeps_all_but_the_removed(counts: list[list[int]], removed: set[
             if track_id not in removed:
                 expected.append((track_id, arrays[-1]))
         parts.append(segment.plain(arrays, ids, 2))
-    hashes, track_ids, sizes = merge.gather(parts, removed, 2)
+    hashes, track_ids, sizes, checksums = merge.gather(parts, removed, 2)
+    assert len(checksums) == len(track_ids)
     assert track_ids.tolist() == [number for number, _ in expected]
     assert sizes.tolist() == [len(array) for _, array in expected]
     assert np.array_equal(hashes, np.concatenate([np.zeros((0, 2), np.uint64), *(a for _, a in expected)]))
@@ -204,3 +236,16 @@ def test_records_come_back(value: object) -> None:
     for damaged in (data[:-1], data[:3], b"", bytes([data[0] ^ 1]) + data[1:]):
         with pytest.raises(DamageError):
             decode(damaged)
+
+
+def test_changed_hashes_are_not_given_a_checksum_that_fits() -> None:
+    part = segment.plain([codes(3), codes(4)], [4, 5], 2)
+    hashes = part.hashes.copy()
+    hashes[5, 1] ^= np.uint64(1)
+    changed = replace(part, hashes=hashes)
+    assert changed.is_sound(0)
+    with pytest.raises(DamageError, match="track 5 fail"):
+        changed.check(1)
+    with pytest.raises(DamageError, match="track 5 fail"):
+        merge.gather([changed], [], 2)
+    assert len(merge.gather([changed], [5], 2).hashes) == 3

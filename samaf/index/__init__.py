@@ -1,8 +1,9 @@
 """The index: fingerprints of a library in one LMDB file, found by band and probe.
 
-Read in this order: `store` (the `Index` class), `state` and `tracks` (what is stored), `segment` (the hashes
-and their tables), `probe` (candidates of a query), `merge` and `change` (how it grows), `environment` and
-`locks` (LMDB).
+Read in this order: `state` and `tracks` (what is stored), `segment` (the hashes and their tables), `probe`
+(candidates of a query). What reads: `pages` (the file's format), `pins` (who reads which state), `mapped` (the file
+in memory), `snapshot`, `reader`. What writes: `locks` (who may), `structure` and `environment` (LMDB), `merge` and
+`change` (how the index grows), `store` (the `Index` class). Beside them: `verify`, `repair`, `transfer`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Changes of an index: what is written, and when it becomes visible.
 
-Every change is one LMDB commit: visible wholly or not at all, and kept when the process is killed. Values too
+Every change ends in one LMDB commit: visible wholly or not at all, and kept when the process is killed. Values too
 large for one transaction are written ahead, under a segment number that the state does not list; the commit
 that lists it makes them visible, and what a kill leaves behind unlisted is deleted by the next writer.
 """
@@ -8,19 +8,19 @@ that lists it makes them visible, and what a kill leaves behind unlisted is dele
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from samaf.index import merge, segment, tracks
-from samaf.index.codec import encode
-from samaf.index.environment import Environment, explaining
+from samaf.index.codec import DamageError, encode
+from samaf.index.environment import Environment, writing
+from samaf.index.pages import Tree
 from samaf.index.snapshot import Snapshot
-from samaf.index.state import HEADER, STATE, IndexHeader, State, part_key, parts, read_state, stored_segments
+from samaf.index.state import HEADER, STATE, IndexHeader, State, part_key, read_state, stored_segments
 from samaf.index.tracks import Track
 
 # A transaction holds what it writes on the heap until it commits.
@@ -28,49 +28,74 @@ TRANSACTION_BYTES = 64 << 20
 
 
 class Change:
-    """A change of an index in the making: first segments, however large, then all the rest in one commit."""
+    """A change of an index in the making: first segments, however large, then all the rest in one commit.
 
-    def __init__(self, env: Environment, state: State) -> None:
-        self.env = env
-        self.state = state
-        self.txn = env.begin(write=True)
+    Parameters
+    ----------
+    env : Environment
+    tree : Tree, optional
+        The state that is changed, as readers see it; None in a new file.
+
+    Attributes
+    ----------
+    txn : Transaction
+        The present one; others may have been committed before it.
+    state : State
+        What will be visible.
+    wrote_ahead : bool
+        Whether there is something to be deleted if the change fails.
+    """
+
+    def __init__(self, env: Environment, tree: Tree | None = None) -> None:
+        self.env, self.tree = env, tree
+        self.txn = env.begin()
+        self.state = State() if tree is None else read_state(self.txn)
+        if tree is not None and tree.meta.transaction != self.txn.number - 1:
+            self.txn.abort()
+            raise DamageError(f"change {self.txn.number} does not follow {tree.meta.transaction}")
+        self._visible = replace(self.state)
         self._dirty_bytes = 0
+        self.wrote_ahead = False
 
     def _put_part(self, key: bytes, value: Any) -> None:
         if self._dirty_bytes and self._dirty_bytes + len(value) > TRANSACTION_BYTES:
-            self.txn.commit()
-            self.txn = self.env.begin(write=True)
+            self._commit(self._visible)
+            self.wrote_ahead = True
+            self.txn = self.env.begin()
             self._dirty_bytes = 0
         self.txn.put(key, value)
         self._dirty_bytes += len(value)
 
-    def add_segment(self, hashes: NDArray[np.uint64], track_ids: NDArray[Any], counts: NDArray[Any]) -> int:
+    def _commit(self, state: State) -> None:
+        self.txn.put(STATE, encode(asdict(replace(state, transaction=self.txn.number))))
+        self.txn.commit()
+
+    def add_segment(self, gathered: merge.Gathered) -> int:
         """Write one segment, not yet visible; returns its number. All segments come before anything else."""
         segment_id = self.state.next_segment
         self.state.next_segment += 1
         self.delete_segment(segment_id)  # what a failed change may have left under this number
-        segment.write(
-            lambda name, value: self._put_part(part_key(segment_id, name), value), hashes, track_ids, counts
-        )
+        segment.write(lambda name, value: self._put_part(part_key(segment_id, name), value), *gathered)
         return segment_id
 
-    def copy_segment(self, txn: Any, segment_id: int) -> int:
-        """Write a segment of another environment as it is; returns its number here."""
+    def copy_segment(self, tree: Tree, segment_id: int) -> int:
+        """Write a segment of another file as it is; returns its number here."""
         new_id = self.state.next_segment
         self.state.next_segment += 1
-        for name, value in parts(txn, segment_id):
-            self._put_part(part_key(new_id, name), value)
+        prefix = part_key(segment_id)
+        for key, place in tree.places(prefix):
+            self._put_part(part_key(new_id, key[len(prefix) :]), tree.read(place))
         return new_id
 
     def delete_segment(self, segment_id: int) -> None:
-        """Delete a segment's values."""
-        for name in [name for name, _ in parts(self.txn, segment_id)]:
-            self.txn.delete(part_key(segment_id, name))
+        """Delete a segment's values, as far as the state before has them."""
+        if self.tree is not None:
+            for key, _ in self.tree.places(part_key(segment_id)):
+                self.txn.delete(key)
 
     def commit(self) -> None:
         """Make everything visible at once."""
-        self.txn.put(STATE, encode(asdict(self.state)))
-        self.txn.commit()
+        self._commit(self.state)
 
 
 def write_header(change: Change, header: IndexHeader) -> None:
@@ -79,44 +104,31 @@ def write_header(change: Change, header: IndexHeader) -> None:
 
 
 @contextmanager
-def making(env: Environment, state: State) -> Iterator[Change]:
-    """Make one change that ends in `state`: committed at the end of the block, undone where it raises."""
-    with explaining(env.name):
-        change = Change(env, state)
+def making(env: Environment, tree: Tree | None = None) -> Iterator[Change]:
+    """Make one change of a file: committed at the end of the block, undone where it raises.
+
+    What it has written ahead is left to `clean`.
+    """
+    with writing(env.name):
+        change = Change(env, tree)
         try:
             yield change
             change.commit()
         except BaseException:
-            with suppress(lmdb.Error):
-                change.txn.abort()
+            change.txn.abort()
             raise
 
 
-@contextmanager
-def changing(env: Environment) -> Iterator[Change]:
-    """Make one change of what is visible now; see `making`."""
-    with env.reading() as txn:
-        state = read_state(txn)
-    before = state.next_segment
-    try:
-        with making(env, state) as change:
-            yield change
-    except BaseException:
-        if state.next_segment != before:
-            with suppress(Exception):  # what cannot be deleted now, the next writer deletes
-                clean(env)
-        raise
-
-
-def clean(env: Environment) -> None:
+def clean(env: Environment, tree: Tree) -> None:
     """Delete the segments that a killed or failed change has left behind."""
-    with explaining(env.name), env.reading() as txn:
-        live = set(read_state(txn).segments)
-        stored = stored_segments(txn)
-    if stored - live:
-        with changing(env) as change:
-            for number in stored - live:
-                change.delete_segment(number)
+    with writing(env.name):
+        live = set(read_state(tree).segments)
+        left = {number: keys for number, keys in stored_segments(tree).items() if number not in live}
+    if left:
+        with making(env, tree) as change:
+            for keys in left.values():
+                for key in keys:
+                    change.txn.delete(key)
 
 
 def full_segments(
@@ -174,7 +186,7 @@ def ingest(
         chosen = merge.plan([len(part) for part in live], len(own))
         joined = [live[i] for i in chosen]
         live = [part for i, part in enumerate(live) if i not in chosen]
-        new_segments.append(change.add_segment(*merge.gather([*joined, own], dead, words)))
+        new_segments.append(change.add_segment(merge.gather([*joined, own], dead, words)))
     # From here on, all is in the one transaction that `commit` ends.
     for track_id in sorted(outgoing):
         forget(change, track_id)
@@ -199,7 +211,7 @@ def drop(change: Change, segment_ids: Iterable[int]) -> None:
 def forget(change: Change, track_id: int) -> bool:
     """Take a track out, its hashes staying as dead rows until a merge; False if there is no such track."""
     try:
-        former = tracks.change(change.txn, track_id, None)
+        former = tracks.put(change.txn, track_id, None)
     except KeyError:
         return False
     state = change.state
@@ -210,25 +222,26 @@ def forget(change: Change, track_id: int) -> bool:
 
 
 def compact(snapshot: Snapshot, change: Change) -> None:
-    """Join all segments, without removed tracks, in the same environment or into an empty one."""
-    same = change.env is snapshot.env
+    """Join all segments, without removed tracks, in the same file or into an empty one."""
+    same = change.tree is not None
     state, words = change.state, snapshot.header.words
     kept: list[int] = []
     if not same:
-        tracks.copy_links(snapshot.txn, change.txn)
+        change.state = state = replace(snapshot.state)
+        tracks.copy_links(snapshot.tree, change.txn)
     for group in merge.groups([len(part) for part in snapshot.segments]):
         members = [snapshot.segments[i] for i in group]
         clean_already = not any(snapshot.removed.intersection(part.track_ids.tolist()) for part in members)
         if len(members) == 1 and clean_already:
             number = members[0].segment_id
-            kept.append(number if same else change.copy_segment(snapshot.txn, number))
+            kept.append(number if same else change.copy_segment(snapshot.tree, number))
             continue
         joined = merge.gather(members, snapshot.removed, words)
-        if len(joined[1]):
-            kept.append(change.add_segment(*joined))
+        if len(joined.track_ids):
+            kept.append(change.add_segment(joined))
     if same:
         drop(change, [part.segment_id for part in snapshot.segments if part.segment_id not in kept])
     else:
         write_header(change, snapshot.header)
-        tracks.copy_pages(snapshot.txn, change.txn)
+        tracks.copy_pages(snapshot.tree, change.txn)
     state.segments, state.removed = kept, []

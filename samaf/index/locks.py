@@ -1,11 +1,8 @@
-"""Who may write to an index, and who may replace its file.
+"""Who may write to an index: one process, and in it one `Index`.
 
-Two advisory locks (``flock``: the system drops them with the process that held them, however it ends):
-
-- the *writer lock*, on ``PATH.writer``, held as long as an index is open for writing;
-- the *gate*, on the index file itself: shared for the moment of opening it, exclusive for the moment in which
-  compaction puts another file in its place. Without it, a reader could pair the new file with the old file's
-  table of readers, which LMDB keeps beside it under a fixed name.
+An advisory lock (``flock``: the system drops it with the process that held it, however it ends) on ``PATH.writer``,
+held as long as an index is open for writing. Only who may write to the file can lock it, so nobody else can keep a
+writer out.
 """
 
 from __future__ import annotations
@@ -13,62 +10,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from samaf.errors import LockedError, StoreError, shown
 
-# File systems without flock (some network mounts): go on without.
+# File systems without flock (some network mounts).
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-
-
-def _same_file(fd: int, path: str) -> bool:
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-
-
-@contextmanager
-def gate(path: str, *, exclusive: bool = False) -> Iterator[int]:
-    """Hold the index file in its place; yields a descriptor of it, open for reading.
-
-    Raises
-    ------
-    StoreError
-        If there is no such file or it cannot be read.
-    """
-    while True:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not keep us waiting
-        except OSError as error:
-            raise _unopened(path, error) from None
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                what = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "no regular file"
-                raise StoreError(f"{shown(path)} is {what}, not an index; name the index file itself")
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            if _same_file(fd, path):
-                yield fd
-                return
-        finally:
-            os.close(fd)
-
-
-def _unopened(path: str, error: OSError) -> StoreError:
-    name = shown(path)
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return StoreError(f"there is no index {name}; make one with 'samaf index add'")
-    if isinstance(error, PermissionError):
-        return StoreError(f"index {name} cannot be read: permission denied; ask its owner for access")
-    return StoreError(f"index {name} cannot be opened: {error.strerror}")
 
 
 class WriterLock:
@@ -80,12 +27,16 @@ class WriterLock:
         self._fd: int | None = None
         while True:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except PermissionError:
+                if os.path.exists(self._path):
+                    raise LockedError(
+                        f"another user is writing to index {shown(path)}, or was killed at it: then delete "
+                        f"{shown(self._path)}"
+                    ) from None
+                raise self._unwritable(path, errno.EACCES) from None
             except OSError as error:
-                raise StoreError(
-                    f"index {shown(path)} cannot be written: {shown(self._path)}: {error.strerror}; "
-                    "make its folder writable, or copy the index to one that is"
-                ) from None
+                raise self._unwritable(path, error.errno) from None
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -108,6 +59,12 @@ class WriterLock:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
+    def _unwritable(self, path: str, code: int | None) -> StoreError:
+        return StoreError(
+            f"index {shown(path)} cannot be written: {shown(self._path)}: {os.strerror(code or 0)}; "
+            "make its folder writable, or copy the index to one that is"
+        )
+
     def release(self) -> None:
         """Give the right back; a forked child of the holder leaves it alone."""
         if self._fd is None:
@@ -117,3 +74,12 @@ class WriterLock:
                 os.unlink(self._path)
         os.close(self._fd)
         self._fd = None
+
+
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

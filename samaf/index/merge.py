@@ -8,11 +8,13 @@ each hash is rewritten O(log n) times in its life. Joining leaves out the hashes
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samaf.index import segment as segments
+from samaf.index.codec import DamageError
 from samaf.index.segment import Segment
 
 RATIO = 4
@@ -78,21 +80,36 @@ def groups(sizes: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def gather(
-    parts: Sequence[Segment], removed: Collection[int], words: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+class Gathered(NamedTuple):
+    """What `segment.write` takes: hashes uint64 (n, w); ids, counts and checksums of the tracks, each (t,)."""
+
+    hashes: NDArray[np.uint64]
+    track_ids: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+
+
+def gather(parts: Sequence[Segment], removed: Collection[int], words: int) -> Gathered:
     """Join segments, leaving out removed tracks.
 
-    Returns
-    -------
-    hashes : uint64 (n, words)
-    track_ids, counts : int64 (t,)
-        As `segment.write` takes them.
+    Raises
+    ------
+    DamageError
+        If hashes have changed since they were stored: their copies must not get a checksum that fits.
     """
     gone = np.fromiter(removed, np.int64, len(removed))
     kept = [~np.isin(part.track_ids, gone) for part in parts]
-    counts = [np.diff(part.starts)[keep] for part, keep in zip(parts, kept, strict=True)]
-    hashes = np.empty((int(sum(count.sum() for count in counts)), words), np.uint64)
+
+    def joined(arrays: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+        return np.concatenate([*arrays, np.zeros(0, dtype)])
+
+    track_ids = joined([part.track_ids[keep] for part, keep in zip(parts, kept, strict=True)], np.int64)
+    counts = joined([np.diff(part.starts)[keep] for part, keep in zip(parts, kept, strict=True)], np.int64)
+    checksums = joined(
+        [part.checksums[keep] for part, keep in zip(parts, kept, strict=True) if part.checksums is not None],
+        np.uint32,
+    )
+    hashes = np.empty((int(counts.sum()), words), np.uint64)
     row = 0
     for part, keep in zip(parts, kept, strict=True):
         # Runs of kept tracks are copied whole: the edges of a run are where `keep` changes.
@@ -101,6 +118,11 @@ def gather(
             rows = part.hashes[part.starts[first] : part.starts[last]]
             hashes[row : row + len(rows)] = rows
             row += len(rows)
-    track_ids = [part.track_ids[keep] for part, keep in zip(parts, kept, strict=True)]
-    empty = [np.zeros(0, np.int64)]
-    return hashes, np.concatenate(track_ids or empty), np.concatenate(counts or empty)
+    row = 0
+    for track_id, count, checksum in zip(
+        track_ids.tolist(), counts.tolist(), checksums.tolist(), strict=True
+    ):
+        if segments.checksum(hashes[row : row + count], track_id) != checksum:
+            raise DamageError(f"the hashes of track {track_id} fail their checksum")
+        row += count
+    return Gathered(hashes, track_ids, counts, checksums)

@@ -1,8 +1,10 @@
 """One immutable part of an index: the packed hashes of some tracks and, once it is large, its band tables.
 
-In LMDB a segment is a few values under its number: the hashes, the tracks' ids and row counts, and per band
+In the file a segment is a few values under its number: the hashes; the tracks' ids, row counts and checksums; per band
 an array of offsets and one of postings, each exactly the array that the kernels read; and a small record with
-their sizes and checksums. Opening one copies nothing but the few bytes per track.
+their sizes and checksums. Opening one reads nothing but that record and the few bytes per track, and these are checked;
+hashes are checked track by track, before they are copied and before a match with them is told. The tables are checked
+by `problems` alone: whatever they say, the kernels stay inside their arrays, and what they find is compared in full.
 """
 
 from __future__ import annotations
@@ -10,19 +12,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samaf.hamming import frozen, kernel
 from samaf.index.codec import DamageError, decode, encode
+from samaf.index.pages import Place, Tree
 
 MAX_ROWS = 1 << 26  # 2 GiB of 256-bit hashes: an LMDB value ends below 4 GiB
 TABLE_ROWS = 1 << 17  # below, a scan takes a millisecond and tables would outweigh the hashes
 MIN_WIDTH, MAX_WIDTH = 8, 24
-
-_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class BandTable:
 
 @dataclass(frozen=True)
 class Segment:
-    """Hashes of some tracks; the arrays are views of LMDB's memory and end with their snapshot.
+    """Hashes of some tracks; arrays of a stored one are views of the file, which stays as it is while they live.
 
     Attributes
     ----------
@@ -61,6 +63,8 @@ class Segment:
     tables : tuple of BandTable
         Empty in small segments, which are scanned.
     n_invalid : int
+    checksums : uint32 (t,), optional
+        CRC-32 of each track's id and hashes.
     """
 
     segment_id: int
@@ -69,6 +73,7 @@ class Segment:
     starts: NDArray[np.int64]
     tables: tuple[BandTable, ...] = ()
     n_invalid: int = 0
+    checksums: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -83,6 +88,21 @@ class Segment:
         rows = np.asarray(rows, np.int64)
         k = np.searchsorted(self.starts, rows, side="right") - 1
         return k, rows - self.starts[k]
+
+    def is_sound(self, k: int) -> bool:
+        """Whether the hashes of track k (not its id) are what was stored."""
+        rows = self.hashes[self.starts[k] : self.starts[k + 1]]
+        return self.checksums is None or checksum(rows, int(self.track_ids[k])) == int(self.checksums[k])
+
+    def check(self, k: int) -> None:
+        """Raise `DamageError` unless `is_sound`."""
+        if not self.is_sound(k):
+            raise DamageError(f"the hashes of track {self.track_ids[k]} fail their checksum")
+
+
+def checksum(array: NDArray[Any], start: int = 0) -> int:
+    """CRC-32 of an array's bytes; that of a track's hashes starts from its id, so that it fits no other track."""
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data if array.size else b"", start)
 
 
 def table_width(n_rows: int) -> int:
@@ -174,7 +194,7 @@ def band_table(hashes: NDArray[np.uint64], band: int, width_bits: int, n_valid: 
     offsets = np.empty((1 << width_bits) + 1, np.uint32)
     postings = np.empty(n_valid, np.uint32)
     _sort_by_value(frozen(hashes), band * width_bits, width_bits, offsets, postings)
-    return BandTable(band, width_bits, band * width_bits, offsets, postings)
+    return BandTable(band, width_bits, band * width_bits, frozen(offsets), frozen(postings))
 
 
 def plain(arrays: Sequence[NDArray[np.uint64]], track_ids: Sequence[int], words: int) -> Segment:
@@ -198,7 +218,11 @@ def plain(arrays: Sequence[NDArray[np.uint64]], track_ids: Sequence[int], words:
             raise ValueError(f"hashes must be uint64 of shape (n, {words}), got {array.dtype} {array.shape}")
     hashes = np.concatenate(arrays) if arrays else np.zeros((0, words), np.uint64)
     starts = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
-    return Segment(0, frozen(hashes), np.array(track_ids, np.int64), starts)
+    checksums = [
+        checksum(hashes[a:b], k) for k, (a, b) in zip(track_ids, pairwise(starts.tolist()), strict=True)
+    ]
+    ids = np.array(track_ids, np.int64)
+    return Segment(0, frozen(hashes), ids, starts, checksums=np.array(checksums, np.uint32))
 
 
 def with_tables(part: Segment) -> Segment:
@@ -212,7 +236,8 @@ def with_tables(part: Segment) -> Segment:
 
 # Storage: names of the values, and the record that describes them.
 
-_RECORD, _HASHES, _TRACKS = b"r", b"h", b"t"
+RECORD, HASHES, TRACKS = b"r", b"h", b"t"
+TRACK_ROWS = 3  # ids, counts, checksums
 
 
 def _offsets_name(band: int) -> bytes:
@@ -225,7 +250,7 @@ def _postings_name(band: int) -> bytes:
 
 @dataclass
 class Layout:
-    """The stored record of a segment: numbers of rows, width of the bands, CRC-32 of every value by name."""
+    """The stored record of a segment: numbers of rows, width of the bands, CRC-32 of all values but the hashes."""
 
     n_rows: int
     n_tracks: int
@@ -241,7 +266,7 @@ class Layout:
 
     def sizes(self) -> dict[bytes, int]:
         """Bytes of every value by name."""
-        sizes = {_HASHES: 8 * self.words * self.n_rows, _TRACKS: 8 * self.n_tracks}
+        sizes = {HASHES: 8 * self.words * self.n_rows, TRACKS: 4 * TRACK_ROWS * self.n_tracks}
         for band in range(self.bands):
             sizes[_offsets_name(band)] = 4 * ((1 << self.width_bits) + 1)
             sizes[_postings_name(band)] = 4 * (self.n_rows - self.n_invalid)
@@ -253,6 +278,7 @@ def write(
     hashes: NDArray[np.uint64],
     track_ids: NDArray[Any],
     counts: NDArray[Any],
+    checksums: NDArray[Any],
 ) -> None:
     """Store a segment through ``put(name, value)``, one band table in memory at a time.
 
@@ -261,8 +287,8 @@ def write(
     put : callable
     hashes : uint64 (n, w)
         Of all tracks, one after the other.
-    track_ids, counts : int (t,)
-        Ids and numbers of hashes.
+    track_ids, counts, checksums : int (t,)
+        Ids, numbers of hashes, and CRC-32 as `checksum` gives it.
     """
     hashes = frozen(hashes)
     n_valid = count_valid(hashes)
@@ -270,87 +296,139 @@ def write(
     layout = Layout(len(hashes), len(track_ids), len(hashes) - n_valid, hashes.shape[1], width)
 
     def put_array(name: bytes, array: NDArray[Any]) -> None:
-        data = array.reshape(-1).view(np.uint8).data if array.size else b""
-        layout.checksums[name.hex()] = zlib.crc32(data)
-        put(name, data)
+        layout.checksums[name.hex()] = checksum(array)
+        put_plain(name, array)
 
-    put_array(_HASHES, hashes)
-    put_array(_TRACKS, np.stack([track_ids, counts]).astype(np.uint32))
+    def put_plain(name: bytes, array: NDArray[Any]) -> None:
+        put(name, array.reshape(-1).view(np.uint8).data if array.size else b"")
+
+    put_plain(HASHES, hashes)
+    put_array(TRACKS, np.stack([track_ids, counts, checksums]).astype(np.uint32))
     for band in range(layout.bands):
         table = band_table(hashes, band, width, n_valid)
         put_array(_offsets_name(band), table.offsets)
         put_array(_postings_name(band), table.postings)
-    put(_RECORD, encode(vars(layout)))
+    put(RECORD, encode(vars(layout)))
 
 
-def layout(get: Callable[[bytes], memoryview | None]) -> Layout:
-    """Read a segment's record through ``get(name)``."""
-    record = get(_RECORD)
-    if record is None:
-        raise DamageError("a segment has lost its record")
-    try:
-        return Layout(**decode(record))
-    except TypeError as error:
-        raise DamageError(f"a segment's record cannot be read ({error})") from None
+class Memory(Protocol):
+    """What a segment's arrays are views of."""
+
+    def array(self, place: Place, dtype: Any) -> NDArray[Any]:
+        """Return a value as an array, read-only."""
+
+    def fetch(self, place: Place) -> None:
+        """Have a value read from the disk in one go."""
 
 
-def _array(get: Callable[[bytes], memoryview | None], name: bytes, size: int, dtype: Any) -> NDArray[Any]:
-    data = get(name)
-    if data is None or len(data) != size:
-        raise DamageError(
-            f"a segment's value {name!r} has {0 if data is None else len(data)} bytes, not {size}"
-        )
-    # A small value lies inside a page of the tree, at any address.
-    return frozen(np.frombuffer(bytes(data) if size < _PAGE_BYTES else data, dtype))
+class Stored:
+    """A segment in the file: where its values lie, and which tracks it has.
 
-
-def read(get: Callable[[bytes], memoryview | None], segment_id: int) -> Segment:
-    """Open a segment through ``get(name)``, without copying its hashes and tables.
+    Parameters
+    ----------
+    tree : Tree
+    segment_id : int
+    prefix : bytes
+        With which the keys of its values begin.
 
     Raises
     ------
     DamageError
-        If a value is missing or of the wrong size. (Contents are checked by `problems` only.)
+        If a value is missing or of the wrong size, or the record or the list of tracks is damaged.
     """
-    form = layout(get)
-    sizes = form.sizes()
-    hashes = _array(get, _HASHES, sizes[_HASHES], np.uint64).reshape(form.n_rows, form.words)
-    track_ids, counts = _array(get, _TRACKS, sizes[_TRACKS], np.uint32).reshape(2, -1).astype(np.int64)
-    starts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    if starts[-1] != form.n_rows:
-        raise DamageError(f"segment {segment_id} has {form.n_rows} rows, its tracks {starts[-1]}")
-    tables = tuple(
-        BandTable(
-            band,
-            form.width_bits,
-            band * form.width_bits,
-            _array(get, _offsets_name(band), sizes[_offsets_name(band)], np.uint32),
-            _array(get, _postings_name(band), sizes[_postings_name(band)], np.uint32),
+
+    def __init__(self, tree: Tree, segment_id: int, prefix: bytes) -> None:
+        self.segment_id = segment_id
+        self.places: dict[bytes, Place] = {}
+        self._small: dict[bytes, bytes] = {}
+        for key, place in tree.places(prefix):
+            name = key[len(prefix) :]
+            self.places[name] = place
+            if not place.is_fixed:
+                self._small[name] = tree.read(place)
+        record = self.places.get(RECORD)
+        if record is None:
+            raise DamageError(f"segment {segment_id} has lost its record")
+        try:
+            self.layout = Layout(**decode(tree.read(record)))
+            sizes = self.layout.sizes()
+        except (TypeError, ValueError) as error:
+            raise DamageError(f"the record of segment {segment_id} cannot be read ({error})") from None
+        for name, size in sizes.items():
+            found = self.places.get(name)
+            if found is None or found.n_bytes != size:
+                has = "is missing" if found is None else f"has {found.n_bytes} bytes, not {size}"
+                raise DamageError(f"value {name!r} of segment {segment_id} {has}")
+        data = np.frombuffer(tree.read(self.places[TRACKS]), np.uint32)
+        if not self._is_sound(TRACKS, data):
+            raise DamageError(f"the tracks of segment {segment_id} fail their checksum")
+        track_ids, counts, self.checksums = data.reshape(TRACK_ROWS, -1)
+        self.track_ids = track_ids.astype(np.int64)
+        self.starts = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(counts, out=self.starts[1:])
+        if self.starts[-1] != self.layout.n_rows:
+            raise DamageError(
+                f"segment {segment_id} has {self.layout.n_rows} rows, its tracks {self.starts[-1]}"
+            )
+
+    def _array(self, memory: Memory, name: bytes, dtype: Any) -> NDArray[Any]:
+        small = self._small.get(name)
+        if small is None:
+            return memory.array(self.places[name], dtype)
+        return frozen(np.frombuffer(small, dtype))
+
+    def _is_sound(self, name: bytes, data: NDArray[Any]) -> bool:
+        return checksum(data) == self.layout.checksums.get(name.hex())
+
+    def segment(self, memory: Memory) -> Segment:
+        """Return the segment, its hashes and tables views of `memory`."""
+        form = self.layout
+        return Segment(
+            self.segment_id,
+            self._array(memory, HASHES, np.uint64).reshape(form.n_rows, form.words),
+            self.track_ids,
+            self.starts,
+            tuple(
+                BandTable(
+                    band,
+                    form.width_bits,
+                    band * form.width_bits,
+                    self._array(memory, _offsets_name(band), np.uint32),
+                    self._array(memory, _postings_name(band), np.uint32),
+                )
+                for band in range(form.bands)
+            ),
+            form.n_invalid,
+            self.checksums,
         )
-        for band in range(form.bands)
-    )
-    return Segment(segment_id, hashes, track_ids, starts, tables, form.n_invalid)
 
+    def fetch(self, memory: Memory) -> None:
+        """Have the hashes read from the disk in one go."""
+        if HASHES not in self._small:
+            memory.fetch(self.places[HASHES])
 
-def problems(get: Callable[[bytes], memoryview | None], segment_id: int) -> Iterator[str]:
-    """Check every byte of a segment: checksums, then whether the tables say what the hashes say."""
-    try:
-        form = layout(get)
-        segment = read(get, segment_id)
-    except DamageError as error:
-        yield f"segment {segment_id}: {error}"
-        return
-    damaged = False
-    for name in form.sizes():
-        if zlib.crc32(get(name) or b"") != form.checksums.get(name.hex()):
-            damaged = True
-            yield f"segment {segment_id}: value {name!r} fails its checksum"
-    if damaged:
-        return
-    n_valid = count_valid(segment.hashes)
-    if n_valid != len(segment) - segment.n_invalid:
-        yield f"segment {segment_id}: {n_valid} valid hashes instead of {len(segment) - segment.n_invalid}"
-    for table in segment.tables:
-        if not check_table(segment.hashes, table.first_bit, table.width_bits, table.offsets, table.postings):
-            yield f"segment {segment_id}: the table of band {table.band} does not fit its hashes"
+    def problems(self, memory: Memory) -> Iterator[str]:
+        """Check every byte: checksums, then whether the tables say what the hashes say."""
+        segment = self.segment(memory)
+        damaged = False
+        for k in range(len(segment.track_ids)):
+            try:
+                segment.check(k)
+            except DamageError as error:
+                damaged = True
+                yield f"segment {self.segment_id}: {error}"
+        for name in self.layout.sizes():
+            if name != HASHES and not self._is_sound(name, self._array(memory, name, np.uint8)):
+                damaged = True
+                yield f"segment {self.segment_id}: value {name!r} fails its checksum"
+        if damaged:
+            return
+        n_valid = count_valid(segment.hashes)
+        if n_valid != len(segment) - segment.n_invalid:
+            counted = len(segment) - segment.n_invalid
+            yield f"segment {self.segment_id}: {n_valid} valid hashes instead of {counted}"
+        for table in segment.tables:
+            if not check_table(
+                segment.hashes, table.first_bit, table.width_bits, table.offsets, table.postings
+            ):
+                yield f"segment {self.segment_id}: the table of band {table.band} does not fit its hashes"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from samaf.errors import StoreError, shown
 from samaf.index import tracks
-from samaf.index.environment import Environment, explaining
+from samaf.index.explain import explaining
+from samaf.index.mapped import Pinned
+from samaf.index.pages import Tree
 from samaf.index.segment import Segment
 from samaf.index.state import IndexHeader, State
 from samaf.index.tracks import Track
@@ -39,16 +41,50 @@ class IndexStats:
         return self.file_bytes * 3600 / self.duration_s if self.duration_s else 0.0
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """One state of the index, unmoved by later changes; its arrays must not be used once it has ended."""
+    """One state of the index, unmoved by later changes, until it ends.
 
-    header: IndexHeader
-    segments: tuple[Segment, ...]
-    removed: frozenset[int]
-    state: State
-    env: Environment
-    txn: Any
+    A segment, or an array of one, may be kept longer: as long as one lives, the state's pages are not used again.
+
+    Attributes
+    ----------
+    path : str
+    header : IndexHeader
+    state : State
+    removed : frozenset of int
+        Tracks that are not there any more, though segments hold their hashes.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        header: IndexHeader,
+        state: State,
+        removed: frozenset[int],
+        segments: tuple[Segment, ...],
+        pinned: Pinned,
+    ) -> None:
+        self.path, self.header, self.state, self.removed = path, header, state, removed
+        self._held: tuple[tuple[Segment, ...], Pinned] | None = (segments, pinned)
+
+    def end(self) -> None:
+        """Let the state go."""
+        self._held = None
+
+    def _get(self) -> tuple[tuple[Segment, ...], Pinned]:
+        if self._held is None:
+            raise StoreError(f"the snapshot of index {shown(self.path)} has ended; take another")
+        return self._held
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments."""
+        return self._get()[0]
+
+    @property
+    def tree(self) -> Tree:
+        """Keys and values of the state (for the rooms of the index)."""
+        return self._get()[1].tree
 
     @property
     def n_tracks(self) -> int:
@@ -73,8 +109,19 @@ class Snapshot:
         KeyError
             If there is none.
         """
-        with explaining(self.env.path):
-            track = tracks.get(self.txn, track_id)
+        with explaining(self.path):
+            track = tracks.get(self.tree, track_id)
         if track is None:
             raise KeyError(track_id)
         return track
+
+    def check(self, segment: Segment, k: int) -> None:
+        """Hold the hashes of a segment's track k (not its id) against their checksum.
+
+        Raises
+        ------
+        StoreError
+            If they are not what was stored.
+        """
+        with explaining(self.path):
+            segment.check(k)

@@ -2,20 +2,19 @@
 
 The tables are ranges of keys of LMDB's one main database, told apart by their first byte: ``l`` lookups and
 ``t`` pages of tracks (see `tracks`), ``m`` header and state, ``s`` the values of segments under number and
-name (see `segment`). Named databases of LMDB would cost each reader the writer's mutex when it opens them.
+name (see `segment`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from samaf.errors import MismatchError, StoreError, shown
 from samaf.index.codec import DamageError, decode
-from samaf.index.environment import Environment
+from samaf.index.pages import Source, Tree
+from samaf.index.segment import RECORD
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 HEADER, STATE = b"mheader", b"mstate"
 _SEGMENTS = b"s"
@@ -56,7 +55,11 @@ class IndexHeader:
 
 @dataclass
 class State:
-    """What is visible: the live segments, the removed tracks whose hashes still lie in them, counters."""
+    """What is visible: the live segments, the removed tracks whose hashes still lie in them, counters.
+
+    `transaction` is that of LMDB that wrote the state. Every transaction writes one, so that what the file's first
+    pages say can be held against it.
+    """
 
     segments: list[int] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
@@ -64,6 +67,7 @@ class State:
     next_track: int = 1
     n_tracks: int = 0
     duration_s: float = 0.0
+    transaction: int = 0
 
 
 def part_key(segment_id: int, name: bytes = b"") -> bytes:
@@ -71,13 +75,18 @@ def part_key(segment_id: int, name: bytes = b"") -> bytes:
     return _SEGMENTS + segment_id.to_bytes(4, "big") + name
 
 
-def getter(txn: Any, segment_id: int) -> Callable[[bytes], memoryview | None]:
-    """Return the function through which `segment.read` sees one segment."""
-    return lambda name: txn.get(part_key(segment_id, name))
+def segment_of(key: bytes) -> int:
+    """Return the number of the segment that a key's value belongs to."""
+    return int.from_bytes(key[1:5], "big")
 
 
-def read_header(env: Environment, txn: Any) -> IndexHeader:
-    """Read the header.
+def is_record(key: bytes) -> bool:
+    """Whether what lies under a key has been made by `codec.encode`."""
+    return key[:1] in (b"m", b"t") or (key.startswith(_SEGMENTS) and key[5:] == RECORD)
+
+
+def read_header(source: Source, path: str) -> IndexHeader:
+    """Read the header of the index at `path`.
 
     Raises
     ------
@@ -86,15 +95,15 @@ def read_header(env: Environment, txn: Any) -> IndexHeader:
     MismatchError
         If it is of another format version.
     """
-    data = txn.get(HEADER)
+    data = source.get(HEADER)
     if data is None:
-        raise StoreError(f"{shown(env.path)} is an LMDB file but not an index of samaf; name another file")
+        raise StoreError(f"{shown(path)} is an LMDB file but not an index of samaf; name another file")
     record = decode(data)
     version = record.get("format_version") if isinstance(record, dict) else None
     if version != FORMAT_VERSION:
         raise MismatchError(
-            f"index {shown(env.path)} has format {version}, this samaf reads {FORMAT_VERSION}; "
-            "use the samaf that made it, or build it anew"
+            f"index {shown(path)} has format {version}, this samaf reads {FORMAT_VERSION}; "
+            "export it with the samaf that made it and import that, or build it anew"
         )
     try:
         return IndexHeader(**record)
@@ -102,33 +111,34 @@ def read_header(env: Environment, txn: Any) -> IndexHeader:
         raise DamageError(f"the header cannot be read ({error})") from None
 
 
-def read_state(txn: Any) -> State:
+def read_state(source: Source) -> State:
     """Read what is visible."""
-    data = txn.get(STATE)
+    data = source.get(STATE)
     try:
         return State(**decode(data or b""))
     except TypeError as error:
         raise DamageError(f"the state cannot be read ({error})") from None
 
 
-def parts(txn: Any, segment_id: int) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield name and value of all that is stored under a segment's number."""
-    prefix = part_key(segment_id)
-    cursor = txn.cursor()
-    if cursor.set_range(prefix):
-        for key, value in cursor:
-            if bytes(key[: len(prefix)]) != prefix:
-                return
-            yield bytes(key[len(prefix) :]), value
+def check_turn(tree: Tree) -> State | None:
+    """Return the state of a tree, None for an empty tree.
+
+    Raises
+    ------
+    DamageError
+        If it was written by another transaction than the tree is said to be of.
+    """
+    if not tree.meta.depth:
+        return None
+    state = read_state(tree)
+    if state.transaction != tree.meta.transaction:
+        raise DamageError(f"the state is of change {state.transaction}, not {tree.meta.transaction}")
+    return state
 
 
-def stored_segments(txn: Any) -> set[int]:
-    """Return the numbers under which there is anything, visible or not."""
-    numbers: set[int] = set()
-    cursor = txn.cursor()
-    found = cursor.set_range(_SEGMENTS)
-    while found and bytes(cursor.key()[:1]) == _SEGMENTS:
-        number = int.from_bytes(cursor.key()[1:5], "big")
-        numbers.add(number)
-        found = cursor.set_range(part_key(number + 1))
-    return numbers
+def stored_segments(tree: Tree) -> dict[int, list[bytes]]:
+    """Return the numbers under which anything is stored, visible or not, and the keys."""
+    keys: dict[int, list[bytes]] = {}
+    for key, _ in tree.places(_SEGMENTS):
+        keys.setdefault(segment_of(key), []).append(key)
+    return keys

@@ -1,22 +1,19 @@
-"""The index: tracks and segments in one LMDB file, with one writer and many readers."""
+"""The index: tracks and segments in one file, with one writer and many readers."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from samaf.errors import MismatchError, StoreError, shown
-from samaf.index import segment, tracks
+from samaf.errors import StoreError, shown
+from samaf.index import tracks
 from samaf.index.change import (
     Change,
-    changing,
     clean,
     compact,
     forget,
@@ -25,20 +22,23 @@ from samaf.index.change import (
     making,
     write_header,
 )
-from samaf.index.environment import Environment, explaining
-from samaf.index.locks import WriterLock, gate
-from samaf.index.snapshot import IndexStats, SegmentStats, Snapshot
-from samaf.index.state import FORMAT_VERSION, STATE, IndexHeader, State, getter, read_header, read_state
+from samaf.index.environment import Environment
+from samaf.index.locks import WriterLock
+from samaf.index.reader import IndexReader
+from samaf.index.replacing import as_before, new_file, new_name, put_in_place, unlink
+from samaf.index.snapshot import Snapshot
+from samaf.index.state import FORMAT_VERSION, IndexHeader
 from samaf.index.tracks import Alias, Track, TrackInfo
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
     from samaf.index.transfer import ImportReport
-    from samaf.index.verify import VerifyReport
 
 
-class Index:
+class Index(IndexReader):
     """A library of fingerprints on disk; make one with `create`, open it with `open`.
+
+    Any number of threads may share one, whether they read or write.
 
     Examples
     --------
@@ -47,17 +47,22 @@ class Index:
     [1]
     """
 
-    def __init__(self, path: str, env: Environment, lock: WriterLock | None) -> None:
-        self._path = path
-        self._env: Environment | None = env
-        self._guard = threading.Lock()  # of self._env, which any thread may find to be out of date
-        self._writer = lock
-        self._state: tuple[bytes, State, frozenset[int]] | None = None  # the last one decoded, and from what
-        with env.reading() as txn:
-            self._header = read_header(env, txn)
-            read_state(txn)
+    def __init__(self, path: str, lock: WriterLock | None = None) -> None:
+        super().__init__(path)
+        self._pid = os.getpid()
+        self._lock = lock
+        self._env: Environment | None = None
+        self._change_guard = threading.RLock()  # held from the first to the last transaction of a change
+        if lock is not None:  # what a killed writer has left behind goes
+            unlink(new_name(path))
+            try:
+                with self._change_guard, self.snapshot() as snapshot:
+                    clean(self._environment(), snapshot.tree)
+            except BaseException:
+                self._close_environment()
+                raise
 
-    # -- opening and closing ---------------------------------------------------------------------------------
+    # -- opening and closing -------------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = True) -> Index:
@@ -79,25 +84,14 @@ class Index:
             If it is to be written and another process, or another `Index` of this one, writes to it.
         """
         name = os.path.realpath(path)
-        env = Environment.acquire(name)
-        lock = None
-        try:
-            if not readonly:
-                lock = WriterLock(name)
-                # Before the lock was ours, compaction may have replaced the file.
-                fresh = Environment.acquire(name)
-                env.release()
-                env = fresh
-            index = cls(name, env, lock)
-            if not readonly:  # what a killed writer or reader has left behind
-                env.forget_dead_readers()
-                _unlink(_new_name(name))
-                clean(env)
+        index = cls(name)
+        if readonly:
             return index
+        lock = WriterLock(name)
+        try:
+            return cls(name, lock)  # anew: before the lock was ours, compaction may have replaced the file
         except BaseException:
-            env.release()
-            if lock is not None:
-                lock.release()
+            lock.release()
             raise
 
     @classmethod
@@ -139,24 +133,29 @@ class Index:
         try:
             if os.path.lexists(name):
                 raise StoreError(f"{shown(name)} exists already; open it, or name another file")
-            with _new_file(name) as env, making(env, State()) as change:
+            with new_file(name) as env, making(env) as change:
                 write_header(change, header)
-            # A table of readers left by a deleted index must not be taken for this one's.
-            _unlink(name + "-lock")
-            _put_in_place(name)
-            return cls(name, Environment.acquire(name), lock)
+            put_in_place(name)
+            return cls(name, lock)
         except BaseException:
             lock.release()
             raise
 
     def close(self) -> None:
-        """Give back the file and the right to write; a second time does nothing."""
+        """Give back the file and the right to write, after the change in progress; a second time does nothing."""
+        super().close()
+        if self._lock is None or self._pid != os.getpid():
+            return  # a forked child has no part in the writing
+        with self._change_guard:
+            self._close_environment()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _close_environment(self) -> None:
         if self._env is not None:
-            self._env.release()
+            self._env.close()
             self._env = None
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
 
     def __enter__(self) -> Index:
         return self
@@ -167,195 +166,36 @@ class Index:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Index {self._path!r}{'' if self._env else ', closed'}>"
+        return f"<Index {self._path!r}{'' if self._file else ', closed'}>"
 
-    @property
-    def path(self) -> str:
-        """Absolute path of the file, with symbolic links followed."""
-        return self._path
+    # -- writing -------------------------------------------------------------------------------------------------
 
-    @property
-    def header(self) -> IndexHeader:
-        """What the index is made for."""
-        return self._header
-
-    def check_fits(
-        self, *, model_id: str | None = None, bits: int | None = None, hop_s: float | None = None
-    ) -> None:
-        """Refuse hashes that cannot be compared with the stored ones; arguments left out are not checked.
-
-        Raises
-        ------
-        MismatchError
-        """
-        header, name = self.header, shown(self._path)
-        if model_id is not None and model_id != header.model_id:
-            made_with = header.model_name or header.model_path or header.model_id[:12]
-            raise MismatchError(
-                f"index {name} was made with model {shown(made_with)}, not {model_id[:12]}; "
-                "use that model, or build the index anew"
-            )
-        if bits is not None and bits != header.bits:
-            raise MismatchError(
-                f"index {name} holds hashes of {header.bits} bits, not {bits}; "
-                f"use --bits {header.bits}, or build the index anew"
-            )
-        if hop_s is not None and abs(hop_s - header.hop_s) > 1e-9:
-            raise MismatchError(
-                f"index {name} holds a hash every {header.hop_s:g} s, not {hop_s:g} s; "
-                f"use --hop {header.hop_s:g}, or build the index anew"
-            )
-
-    # -- reading ---------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _using(self) -> Iterator[Environment]:
-        """Use the file that lies at the path now: compaction may have put a new one there."""
-        with self._guard:
-            if self._env is None:
-                raise StoreError(f"index {shown(self._path)} is closed; open it again")
-            try:
-                status = os.stat(self._path)
-            except OSError:
-                raise StoreError(f"index {shown(self._path)} has been deleted; open another") from None
-            if (status.st_dev, status.st_ino) != self._env.key:
-                fresh = Environment.acquire(self._path)
-                self._env.release()
-                self._env, self._state = fresh, None
-                with fresh.reading() as txn:
-                    self._header = read_header(fresh, txn)
-            env = self._env.retain()
-        try:
-            yield env
-        finally:
-            env.release()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Any]:
-        with self._using() as env, env.reading() as txn:
-            yield txn
-
-    def _read_state(self, txn: Any) -> tuple[State, frozenset[int]]:
-        data = txn.get(STATE)
-        known = self._state
-        if known is None or known[0] != data:
-            state = read_state(txn)
-            known = self._state = bytes(data), state, frozenset(state.removed)
-        return known[1], known[2]
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Read one state of the index: one LMDB read transaction, which pins its pages until the block ends.
-
-        Raises
-        ------
-        StoreError
-            If the index is damaged, deleted, closed, or was opened before a fork.
-        """
-        with self._using() as env:
-            txn = env.begin()
-            try:
-                with explaining(self._path):
-                    state, removed = self._read_state(txn)
-                    parts = tuple(segment.read(getter(txn, number), number) for number in state.segments)
-                yield Snapshot(self._header, parts, removed, state, env, txn)
-            finally:
-                txn.abort()
-
-    def tracks(self) -> Iterator[Track]:
-        """Yield all tracks in order of their ids; no transaction stays open in between."""
-        after = tracks.FIRST_PAGE
-        while True:
-            with self._reading() as txn:
-                page = next(tracks.pages(txn, after), None)
-            if page is None:
-                return
-            after, found = page
-            yield from found
-
-    def track(self, track_id: int) -> Track:
-        """Return one track.
-
-        Raises
-        ------
-        StoreError
-            If there is no such track.
-        """
-        with self._reading() as txn:
-            track = tracks.get(txn, track_id)
-        if track is None:
-            raise self._unknown(track_id)
-        return track
-
-    def _unknown(self, track_id: int) -> StoreError:
-        return StoreError(f"index {shown(self._path)} has no track {track_id}; see 'samaf index list'")
-
-    def find_path(self, path: str | os.PathLike[str]) -> Track | None:
-        """Return the track recorded from this file, or with this file as an alias."""
-        with self._reading() as txn:
-            return tracks.find(txn, tracks.PATH, os.path.abspath(path))
-
-    def find_digest(self, digest: str) -> Track | None:
-        """Return the track with this content digest."""
-        with self._reading() as txn:
-            return tracks.find(txn, tracks.DIGEST, digest) if digest else None
-
-    def stats(self) -> IndexStats:
-        """Measure the index."""
-        with self._reading() as txn:
-            state, removed = self._read_state(txn)
-            forms = [segment.layout(getter(txn, number)) for number in state.segments]
-        return IndexStats(
-            n_tracks=state.n_tracks,
-            n_removed=len(removed),
-            n_hashes=sum(form.n_rows for form in forms),
-            n_invalid=sum(form.n_invalid for form in forms),
-            duration_s=state.duration_s,
-            segments=tuple(SegmentStats(form.n_rows, form.width_bits) for form in forms),
-            file_bytes=os.path.getsize(self._path),
-            header=self._header,
-        )
-
-    def verify(self) -> VerifyReport:
-        """Check every byte that is in use: LMDB's pages, checksums, tables, tracks and lookups."""
-        from samaf.index.verify import verify
-
-        with self._using() as env:
-            return verify(env)
-
-    def export_to(self, path: str | os.PathLike[str]) -> None:
-        """Write header, tracks and hashes into one portable file (see `transfer`).
-
-        Raises
-        ------
-        StoreError
-            If the file cannot be written.
-        """
-        from samaf.index.transfer import export_to
-
-        with self.snapshot() as snapshot:
-            export_to(snapshot, path)
-
-    # -- writing ---------------------------------------------------------------------------------------------
-
-    def _need_writer(self) -> None:
-        if self._writer is None and self._env is not None:
+    def _environment(self) -> Environment:
+        if self._lock is None:
             raise StoreError(
-                f"index {shown(self._path)} is open for reading only; open it with readonly=False"
+                f"index {shown(self._path)} is closed; open it again"
+                if self._file is None
+                else f"index {shown(self._path)} is open for reading only; open it with readonly=False"
             )
+        if self._env is None:
+            self._env = Environment(self._path)
+        return self._env
 
     @contextmanager
-    def changing(self) -> Iterator[tuple[Snapshot, Change]]:
-        """Make one change of what is stored (for the rooms of the index).
-
-        Raises
-        ------
-        StoreError
-            If the index is open for reading only, or its disk is full.
-        """
-        self._need_writer()
-        with self.snapshot() as snapshot, changing(snapshot.env) as change:
-            yield snapshot, change
+    def _changing(self) -> Iterator[tuple[Snapshot, Change]]:
+        """Make one change of what is stored, alone."""
+        with self._change_guard:
+            env = self._environment()
+            with self.snapshot() as snapshot:
+                change = None
+                try:
+                    with making(env, snapshot.tree) as change:
+                        yield snapshot, change
+                except BaseException:
+                    if change is not None and change.wrote_ahead:
+                        with suppress(Exception), self.snapshot() as after:
+                            clean(env, after.tree)  # what cannot be deleted now, the next writer deletes
+                    raise
 
     def add(
         self, batch: Sequence[tuple[TrackInfo, Fingerprint]], *, replacing: Iterable[int] = ()
@@ -387,7 +227,7 @@ class Index:
             (Track.new(0, info, print_.duration_s, len(print_.hashes), now), print_.hashes)
             for info, print_ in batch
         ]
-        with self.changing() as (snapshot, change):
+        with self._changing() as (snapshot, change):
             return ingest(snapshot, change, full_segments(new), replacing)
 
     def remove(self, track_ids: Iterable[int]) -> int:
@@ -400,7 +240,7 @@ class Index:
         int
             How many tracks were there.
         """
-        with self.changing() as (_, change):
+        with self._changing() as (_, change):
             return sum(forget(change, track_id) for track_id in set(track_ids))
 
     def add_alias(
@@ -414,11 +254,11 @@ class Index:
             If there is no such track.
         """
         alias = Alias(os.path.abspath(os.fspath(path)), size_bytes, mtime_ns)
-        with self.changing() as (_, change):
+        with self._changing() as (_, change):
             track = tracks.get(change.txn, track_id)
             if track is None:
                 raise self._unknown(track_id)
-            tracks.change(change.txn, track_id, tracks.with_alias(track, alias))
+            tracks.put(change.txn, track_id, tracks.with_alias(track, alias))
 
     def drop_path(self, path: str | os.PathLike[str]) -> Track | None:
         """Forget a file. A track's own file gives way to its first alias; a track without another file is removed.
@@ -429,14 +269,14 @@ class Index:
             The track as it was, None if the file was not known.
         """
         name = os.path.abspath(path)
-        with self.changing() as (_, change):
+        with self._changing() as (_, change):
             track = tracks.find(change.txn, tracks.PATH, name)
             if track is not None:
                 left = tracks.without_path(track, name)
                 if left is None:
                     forget(change, track.track_id)
                 else:
-                    tracks.change(change.txn, track.track_id, left)
+                    tracks.put(change.txn, track.track_id, left)
         return track
 
     def compact(self, *, shrink: bool = True) -> None:
@@ -455,20 +295,17 @@ class Index:
             If the disk is full; the index is unchanged then.
         """
         if not shrink:
-            with self.changing() as (snapshot, change):
+            with self._changing() as (snapshot, change):
                 compact(snapshot, change)
             return
-        self._need_writer()
-        with self.snapshot() as snapshot, _new_file(self._path) as new:
-            with making(new, replace(snapshot.state, segments=[], removed=[])) as change:
-                compact(snapshot, change)
-            shutil.copymode(self._path, new.path)
-        with gate(self._path, exclusive=True):
-            # The table of readers goes first: killed in between, we leave the old file with a fresh table;
-            # the other way round the new file would inherit the old one's readers, and with them its
-            # transaction numbers.
-            _unlink(self._path + "-lock")
-            _put_in_place(self._path)
+        with self._change_guard:
+            self._environment()
+            with self.snapshot() as snapshot, new_file(self._path) as new:
+                with making(new) as change:
+                    compact(snapshot, change)
+                as_before(self._path, new.path)
+            self._close_environment()
+            put_in_place(self._path)
 
     def import_from(self, path: str | os.PathLike[str]) -> ImportReport:
         """Store the tracks of a file that `export_to` wrote under new ids; known digests are skipped.
@@ -480,41 +317,17 @@ class Index:
         StoreError
             If it cannot be read or is damaged, or the disk is full; nothing is stored then.
         """
-        from samaf.index.transfer import import_from
+        from samaf.index.transfer import ImportReport, exported
 
-        return import_from(self, path)
-
-
-def _new_name(path: str) -> str:
-    return path + ".new"
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-@contextmanager
-def _new_file(path: str) -> Iterator[Environment]:
-    """Write a whole new index file beside `path`; on disk at the end of the block, gone where it raises."""
-    _unlink(_new_name(path))
-    try:
-        env = Environment.create(_new_name(path), path)
-        try:
-            yield env
-            env.sync()
-        finally:
-            env.release()
-    except BaseException:
-        _unlink(_new_name(path))
-        raise
-
-
-def _put_in_place(path: str) -> None:
-    os.replace(_new_name(path), path)
-    with suppress(OSError):  # some file systems cannot sync a folder
-        fd = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with exported(path) as file, self._changing() as (snapshot, change):
+            header = file.header
+            self.check_fits(
+                model_id=header.get("model_id", ""), bits=header["bits"], hop_s=header.get("hop_s", 0.0)
+            )
+            known = {
+                track.track_id
+                for track in file.tracks
+                if track.digest and tracks.find(snapshot.tree, tracks.DIGEST, track.digest)
+            }
+            added = ingest(snapshot, change, file.batches(known))
+            return ImportReport(tuple(added), len(known))

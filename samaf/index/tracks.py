@@ -12,9 +12,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samaf.index.codec import DamageError, decode, encode
+from samaf.index.pages import Source, Tree
+
+if TYPE_CHECKING:
+    from samaf.index.environment import Transaction
 
 PAGE_TRACKS = 256
 
@@ -140,51 +144,43 @@ def link_key(kind: bytes, text: str) -> bytes:
     return _LOOKUPS + kind + hashlib.blake2b(os.fsencode(text), digest_size=6).digest()
 
 
-def _step_back(cursor: Any) -> bool:
-    """Move to the page before the cursor's place, or to the last one where it is behind all."""
-    moved = cursor.prev() if cursor.key() else cursor.last()
-    return bool(moved) and bytes(cursor.key()[:1]) == _PAGES
-
-
-def _page_of(txn: Any, track_id: int) -> tuple[bytes, list[list[Any]]] | None:
+def _page_of(source: Source, track_id: int) -> tuple[bytes, list[list[Any]]] | None:
     """Key and records of the page that would hold a track."""
-    cursor = txn.cursor()
-    key = page_key(track_id)
-    if not (cursor.set_range(key) and bytes(cursor.key()) == key) and not _step_back(cursor):
+    if not 0 < track_id < 1 << 63:
         return None
-    return bytes(cursor.key()), decode(cursor.value())
+    found = source.before(page_key(track_id))
+    if found is None or not found[0].startswith(_PAGES):
+        return None
+    return found[0], decode(found[1])
 
 
-def pages(txn: Any, after: bytes = FIRST_PAGE) -> Iterator[tuple[bytes, list[Track]]]:
+def pages(source: Source, after: bytes = FIRST_PAGE) -> Iterator[tuple[bytes, list[Track]]]:
     """Yield key and tracks of all pages behind the key `after`, in order of ids."""
-    cursor = txn.cursor()
-    if not cursor.set_range(after + b"\0"):
-        return
-    for key, value in cursor:
-        if bytes(key[:1]) != _PAGES:
+    for key, value in source.items(after + b"\0"):
+        if not key.startswith(_PAGES):
             return
-        yield bytes(key), [Track.from_record(record) for record in decode(value)]
+        yield key, [Track.from_record(record) for record in decode(value)]
 
 
-def get(txn: Any, track_id: int) -> Track | None:
+def get(source: Source, track_id: int) -> Track | None:
     """Return one track, None if there is no such track (any more)."""
-    page = _page_of(txn, track_id)
+    page = _page_of(source, track_id)
     for record in page[1] if page else ():
         if record[0] == track_id:
             return Track.from_record(record)
     return None
 
 
-def find(txn: Any, kind: bytes, text: str) -> Track | None:
+def find(source: Source, kind: bytes, text: str) -> Track | None:
     """Return the track of a path or digest, the latest if there are several."""
-    for track_id in reversed(_linked(txn.get(link_key(kind, text)))):
-        track = get(txn, track_id)
+    for track_id in reversed(_linked(source.get(link_key(kind, text)))):
+        track = get(source, track_id)
         if track is not None and (kind, text) in track.links():
             return track
     return None
 
 
-def append(txn: Any, tracks: Sequence[Track]) -> None:
+def append(txn: Transaction, tracks: Sequence[Track]) -> None:
     """Store new tracks, whose ids must be above all others and ascend."""
     if not tracks:
         return
@@ -200,7 +196,7 @@ def append(txn: Any, tracks: Sequence[Track]) -> None:
         link(txn, track.track_id, track.links())
 
 
-def change(txn: Any, track_id: int, track: Track | None) -> Track:
+def put(txn: Transaction, track_id: int, track: Track | None) -> Track:
     """Put `track` in the place of the one with this id, or take that one out; returns the former one.
 
     Raises
@@ -251,8 +247,8 @@ def without_path(track: Track, path: str) -> Track | None:
     )
 
 
-def _linked(value: memoryview | None) -> list[int]:
-    data = b"" if value is None else bytes(value)
+def _linked(value: bytes | None) -> list[int]:
+    data = value or b""
     return [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
 
 
@@ -260,7 +256,7 @@ def _packed(track_ids: Iterable[int]) -> bytes:
     return b"".join(track_id.to_bytes(4, "little") for track_id in track_ids)
 
 
-def _put_links(txn: Any, key: bytes, track_ids: Iterable[int]) -> None:
+def _put_links(txn: Transaction, key: bytes, track_ids: Iterable[int]) -> None:
     value = _packed(track_ids)
     if value:
         txn.put(key, value)
@@ -268,7 +264,7 @@ def _put_links(txn: Any, key: bytes, track_ids: Iterable[int]) -> None:
         txn.delete(key)
 
 
-def link(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+def link(txn: Transaction, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
     """Let a track be found by paths and digest."""
     for key in {link_key(*way) for way in links}:
         known = _linked(txn.get(key))
@@ -276,7 +272,7 @@ def link(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
             _put_links(txn, key, [*known, track_id])
 
 
-def unlink(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
+def unlink(txn: Transaction, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
     """Undo `link`."""
     for key in {link_key(*way) for way in links}:
         known = _linked(txn.get(key))
@@ -284,23 +280,21 @@ def unlink(txn: Any, track_id: int, links: Iterable[tuple[bytes, str]]) -> None:
             _put_links(txn, key, [other for other in known if other != track_id])
 
 
-def all_links(txn: Any) -> Iterator[tuple[bytes, list[int]]]:
+def all_links(source: Source) -> Iterator[tuple[bytes, list[int]]]:
     """Yield every lookup key with the tracks behind it, in order of keys."""
-    cursor = txn.cursor()
-    if cursor.set_range(_LOOKUPS):
-        for key, value in cursor:
-            if bytes(key[:1]) != _LOOKUPS:
-                return
-            yield bytes(key), _linked(value)
+    for key, value in source.items(_LOOKUPS):
+        if not key.startswith(_LOOKUPS):
+            return
+        yield key, _linked(value)
 
 
-def copy_links(txn: Any, out: Any) -> None:
+def copy_links(tree: Tree, out: Transaction) -> None:
     """Copy all lookups into an empty database, so that its pages are filled to the brim."""
-    for key, track_ids in all_links(txn):
-        out.put(key, _packed(track_ids), append=True)
+    for key, track_ids in all_links(tree):
+        out.put(key, _packed(track_ids), last=True)
 
 
-def copy_pages(txn: Any, out: Any) -> None:
+def copy_pages(tree: Tree, out: Transaction) -> None:
     """Copy all tracks into another database, in full pages."""
     waiting: list[list[Any]] = []
 
@@ -309,7 +303,7 @@ def copy_pages(txn: Any, out: Any) -> None:
         del waiting[:PAGE_TRACKS]
         out.put(page_key(page[0][0]), encode(page))
 
-    for _, found in pages(txn):
+    for _, found in pages(tree):
         waiting += [track.to_record() for track in found]
         if len(waiting) >= PAGE_TRACKS:
             flush()

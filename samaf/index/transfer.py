@@ -11,24 +11,20 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samaf.errors import MismatchError, StoreError, shown
 from samaf.index import tracks
-from samaf.index.change import ingest
 from samaf.index.codec import DamageError
-from samaf.index.environment import explaining
+from samaf.index.explain import explaining
 from samaf.index.snapshot import Snapshot
 from samaf.index.tracks import Track
-
-if TYPE_CHECKING:
-    from samaf.index.store import Index
 
 MAGIC = b"SAMAFIDX"
 FORMAT_VERSION = 1
@@ -85,8 +81,8 @@ def export_to(snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
 
 def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     out = _Summed(file)
-    with explaining(snapshot.env.name):
-        found = [track for _, page in tracks.pages(snapshot.txn) for track in page]
+    with explaining(snapshot.path):
+        found = [track for _, page in tracks.pages(snapshot.tree) for track in page]
     header = json.dumps(asdict(snapshot.header)).encode()
     records = zlib.compress(
         json.dumps([track.to_record() for track in found], separators=(",", ":")).encode()
@@ -95,55 +91,89 @@ def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     for block in (header, records):
         out.write(_LENGTH.pack(len(block)))
         out.write(block)
-    rows = {
-        track_id: part.hashes[part.starts[k] : part.starts[k + 1]]
+    lies = {
+        track_id: (part, k)
         for part in snapshot.segments
         for k, track_id in enumerate(part.track_ids.tolist())
     }
     for track in found:
-        out.write(rows[track.track_id].astype("<u8", copy=False).tobytes())
+        part, k = lies[track.track_id]
+        snapshot.check(part, k)
+        rows = part.hashes[part.starts[k] : part.starts[k + 1]]
+        out.write(rows.astype("<u8", copy=False).tobytes())
     file.write(_CHECKSUM.pack(out.checksum))
 
 
-def import_from(index: Index, path: str | os.PathLike[str]) -> ImportReport:
-    """Store the tracks of an exported file; see `Index.import_from`."""
+class Exported:
+    """The tracks of an exported file, which has been checked from end to end.
+
+    Attributes
+    ----------
+    header : dict
+        As `IndexHeader` has it, of the index that was exported.
+    tracks : list of Track
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(MAGIC):
+            raise StoreError(f"{name} is not an exported index; name a file of 'samaf index export'")
+        version = _HEAD.unpack(head)[1]
+        if version != FORMAT_VERSION:
+            raise MismatchError(
+                f"{name} has format {version}, this samaf reads {FORMAT_VERSION}; export it with the same samaf"
+            )
+        size = os.fstat(file.fileno()).st_size - _CHECKSUM.size
+        _check_sum(file, size)
+        file.seek(_HEAD.size)
+        try:
+            self.header: dict[str, Any] = json.loads(_block(file, size))
+            records = json.loads(zlib.decompress(_block(file, size)))
+            self.tracks = [Track.from_record(record) for record in records]
+            self._words = int(self.header["bits"]) // 64
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            raise DamageError(f"its head cannot be read: {error}") from None
+        self._file = file
+        if file.tell() + 8 * self._words * sum(track.n_hashes for track in self.tracks) != size:
+            raise DamageError("its size does not fit its tracks")
+
+    def batches(self, known: Collection[int]) -> Iterator[list[tuple[Track, NDArray[np.uint64]]]]:
+        """Read hashes, once, in runs of one segment each, passing over the known tracks."""
+        batch: list[tuple[Track, NDArray[np.uint64]]] = []
+        rows = 0
+        for track in self.tracks:
+            data: Any = self._file.read(8 * self._words * track.n_hashes)
+            if track.track_id in known:
+                continue
+            hashes = np.frombuffer(data, "<u8").astype(np.uint64, copy=False).reshape(-1, self._words)
+            batch.append((track, hashes))
+            rows += track.n_hashes
+            if rows >= _SEGMENT_ROWS:
+                yield batch
+                batch, rows = [], 0
+        if batch:
+            yield batch
+
+
+@contextmanager
+def exported(path: str | os.PathLike[str]) -> Iterator[Exported]:
+    """Open an exported file.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, is damaged, or is no exported index.
+    """
     name = shown(path)
     try:
         with open(path, "rb") as file:
-            return _import(index, file, name)
+            yield Exported(file, name)
     except DamageError as error:
         raise StoreError(f"{name} is damaged ({error}); export it anew") from None
     except OSError as error:
         raise StoreError(
             f"{name} cannot be read: {error.strerror}; name a file of 'samaf index export'"
         ) from None
-
-
-def _import(index: Index, file: BinaryIO, name: str) -> ImportReport:
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size or not head.startswith(MAGIC):
-        raise StoreError(f"{name} is not an exported index; name a file of 'samaf index export'")
-    version = _HEAD.unpack(head)[1]
-    if version != FORMAT_VERSION:
-        raise MismatchError(
-            f"{name} has format {version}, this samaf reads {FORMAT_VERSION}; export it with the same samaf"
-        )
-    size = os.fstat(file.fileno()).st_size - _CHECKSUM.size
-    _check_sum(file, size)
-    file.seek(_HEAD.size)
-    try:
-        header = json.loads(_block(file, size))
-        index.check_fits(model_id=header["model_id"], bits=header["bits"], hop_s=header["hop_s"])
-        found = [Track.from_record(record) for record in json.loads(zlib.decompress(_block(file, size)))]
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
-        raise DamageError(f"its head cannot be read: {error}") from None
-    row_bytes = 8 * index.header.words
-    if file.tell() + row_bytes * sum(track.n_hashes for track in found) != size:
-        raise DamageError("its size does not fit its tracks")
-    known = {track.track_id for track in found if index.find_digest(track.digest)}
-    with index.changing() as (snapshot, change):
-        added = ingest(snapshot, change, _batches(file, found, known, index.header.words))
-    return ImportReport(tuple(added), len(known))
 
 
 def _check_sum(file: BinaryIO, size: int) -> None:
@@ -164,22 +194,3 @@ def _block(file: BinaryIO, size: int) -> bytes:
     if file.tell() + length > size:
         raise DamageError("it is cut short")
     return file.read(length)
-
-
-def _batches(
-    file: BinaryIO, found: list[Track], known: set[int], words: int
-) -> Iterator[list[tuple[Track, NDArray[np.uint64]]]]:
-    """Read hashes in runs of one segment each, passing over the known tracks."""
-    batch: list[tuple[Track, NDArray[np.uint64]]] = []
-    rows = 0
-    for track in found:
-        data: Any = file.read(8 * words * track.n_hashes)
-        if track.track_id in known:
-            continue
-        batch.append((track, np.frombuffer(data, "<u8").astype(np.uint64, copy=False).reshape(-1, words)))
-        rows += track.n_hashes
-        if rows >= _SEGMENT_ROWS:
-            yield batch
-            batch, rows = [], 0
-    if batch:
-        yield batch

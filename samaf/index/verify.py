@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from samaf.errors import StoreError
-from samaf.index import segment, tracks
+from samaf.index import tracks
 from samaf.index.codec import DamageError
-from samaf.index.environment import Environment, structure
-from samaf.index.state import State, getter, read_state
-
-_TRIES = 3
+from samaf.index.explain import explaining
+from samaf.index.mapped import Pinned
+from samaf.index.pages import Tree
+from samaf.index.segment import Stored
+from samaf.index.state import State, check_turn, part_key
 
 
 @dataclass(frozen=True)
@@ -31,44 +31,31 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(env: Environment) -> VerifyReport:
-    """Check an open index; others may search and write meanwhile."""
-    found = _structure(env)
-    if found:  # LMDB itself may stumble over such pages, so nothing is read through it
-        return VerifyReport(tuple(found), 0, 0, 0)
+def verify(pinned: Pinned, path: str) -> VerifyReport:
+    """Check the index at `path` in one state; others may search and write meanwhile."""
+    found = pinned.problems()
     state, rows = State(), 0
+    counted: list[tuple[int, int]] = []
     try:
-        with env.reading() as txn:
-            state = read_state(txn)
+        with explaining(path):
+            state = check_turn(pinned.tree) or State()
             for number in state.segments:
-                found.extend(segment.problems(getter(txn, number), number))
-            if not found:
-                forms = [segment.read(getter(txn, number), number) for number in state.segments]
-                rows = sum(map(len, forms))
-                counted = [
-                    (track_id, count)
-                    for form in forms
-                    for track_id, count in zip(
-                        form.track_ids.tolist(), (form.starts[1:] - form.starts[:-1]).tolist(), strict=True
-                    )
-                ]
-                found.extend(_tracks(txn, state, counted))
+                try:
+                    stored = Stored(pinned.tree, number, part_key(number))
+                except DamageError as error:
+                    found.append(str(error))
+                    continue
+                found += stored.problems(pinned)
+                rows += stored.layout.n_rows
+                counts = (stored.starts[1:] - stored.starts[:-1]).tolist()
+                counted += zip(stored.track_ids.tolist(), counts, strict=True)
+            found += _tracks(pinned.tree, state, counted)
     except StoreError as error:
         found.append(str(error))
     return VerifyReport(tuple(found), state.n_tracks, len(state.segments), rows)
 
 
-def _structure(env: Environment) -> list[str]:
-    """Walk the pages; a writer that commits meanwhile moves them, which looks like damage, so then again."""
-    for _ in range(_TRIES):
-        before = env.last_transaction()
-        found = structure(env.path)
-        if not found or env.last_transaction() == before:
-            return found
-    return []
-
-
-def _tracks(txn: Any, state: State, counted: list[tuple[int, int]]) -> Iterator[str]:
+def _tracks(tree: Tree, state: State, counted: list[tuple[int, int]]) -> Iterator[str]:
     rows = dict(counted)
     if len(rows) != len(counted):
         yield "a track lies in several segments"
@@ -79,7 +66,7 @@ def _tracks(txn: Any, state: State, counted: list[tuple[int, int]]) -> Iterator[
     known: set[int] = set()
     previous, duration_s = 0, 0.0
     try:
-        for _, page in tracks.pages(txn):
+        for _, page in tracks.pages(tree):
             for track in page:
                 number = track.track_id
                 if not previous < number < state.next_track:
@@ -101,7 +88,7 @@ def _tracks(txn: Any, state: State, counted: list[tuple[int, int]]) -> Iterator[
     if len(known) != state.n_tracks or abs(duration_s - state.duration_s) > 1e-3 + 1e-9 * duration_s:
         counters = f"{state.n_tracks} of {state.duration_s:.3f} s"
         yield f"{len(known)} tracks of {duration_s:.3f} s instead of {counters}"
-    stored = {key: set(numbers) for key, numbers in tracks.all_links(txn)}
+    stored = {key: set(numbers) for key, numbers in tracks.all_links(tree)}
     wrong = sum(stored.get(key) != expected.get(key) for key in stored.keys() | expected.keys())
     if wrong:
         yield f"{wrong} lookups by path or content do not fit the tracks"
