@@ -11,6 +11,7 @@ some 60 ms of misplacement; hence the slopes that are tried lie closer the longe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +204,9 @@ def scan(
     ratio: float,
     slopes: NDArray[np.float64],
     count: int,
+    *,
+    most: int,
+    is_live: NDArray[np.bool_] | None = None,
 ) -> list[Line]:
     """The `count` best lines over every position of a segment, by hard bits alone.
 
@@ -218,6 +222,12 @@ def scan(
         Query hops per reference row.
     slopes
         To try.
+    count
+        How many lines.
+    most
+        Of these, how many of one track.
+    is_live
+        bool (t,): tracks that count; default all.
     """
     m, n = len(query), len(hashes)
     half = 32 * query.shape[1]
@@ -236,6 +246,8 @@ def scan(
     rarity = 1.0 - np.abs(np.repeat(slopes, phases) - 1.0)
     scale = (rarity / np.sqrt(np.maximum(1, counts) * half / 2.0)).astype(np.float32)
     filled = np.asarray(hashes.any(axis=1))
+    if is_live is not None:
+        filled &= np.repeat(is_live, np.diff(starts))
     best = np.full(n + width - 1, -np.inf, np.float32)  # start s is reference row s - (width - 1)
     which = np.zeros(len(best), np.int32)
     for a in range(0, len(best), _BLOCK):
@@ -251,15 +263,64 @@ def scan(
         )
     top = np.argpartition(-best, min(count, len(best)) - 1)[:count]
     top = top[np.argsort(-best[top], kind="stable")]
-    found = []
-    for start in top:
-        line = int(which[start])
-        slope, phase = float(slopes[line // phases]), line % phases
-        row = int(start) - (width - 1)
+    found: list[Line] = []
+    of_track: dict[int, int] = {}
+    dropped = 0
+
+    def add(places: NDArray[np.int64]) -> None:
+        nonlocal dropped
+        rows = places - (width - 1)
+        ends = np.minimum(rows + counts[which[places]], n) - 1
         # a line over a border concerns both tracks
-        low_track = int(np.searchsorted(starts, max(row, 0), side="right")) - 1
-        high_track = int(np.searchsorted(starts, min(row + int(counts[line]), n) - 1, side="right")) - 1
-        for k in range(low_track, high_track + 1):
-            offset = ratio * (row - int(starts[k])) - slope * phase
-            found.append(Line(int(starts[k]), int(starts[k + 1]), offset, slope, float(best[start])))
+        low_track = np.searchsorted(starts, np.maximum(rows, 0), side="right") - 1
+        high_track = np.searchsorted(starts, ends, side="right") - 1
+        columns = (rows, which[places], best[places], low_track, high_track)
+        for row, line, score, low, high in zip(*(c.tolist() for c in columns), strict=True):
+            slope, phase = float(slopes[line // phases]), line % phases
+            for k in range(low, high + 1):
+                if is_live is not None and not is_live[k]:
+                    continue
+                of_track[k] = of_track.get(k, 0) + 1
+                if of_track[k] > most:
+                    dropped += 1
+                    continue
+                offset = ratio * (row - int(starts[k])) - slope * phase
+                found.append(Line(int(starts[k]), int(starts[k + 1]), offset, slope, score))
+
+    add(top)
+    if dropped:  # the places go to the best lines of the tracks that have none yet
+        others = [
+            start
+            for k, start in enumerate(_best_of_tracks(best, starts, width))
+            if start >= 0 and k not in of_track
+        ]
+        add(np.array(sorted(others, key=lambda start: -best[start])[:dropped], np.int64))
     return found
+
+
+def _best_of_tracks(best: Float32, starts: NDArray[np.int64], width: int) -> list[int]:
+    """Where each track's best line starts, -1 for a track without hashes; a line is that of the track of its middle."""
+    middle = np.clip(np.arange(len(best)) - (width - 1) + width // 2, 0, starts[-1] - 1)
+    track = np.searchsorted(starts, middle, side="right") - 1
+    order = np.lexsort((-best, track))
+    places = np.full(len(starts) - 1, -1, np.int64)
+    firsts = order[first_of_each(track[order], 1)]
+    places[track[firsts]] = firsts
+    return places.tolist()
+
+
+def first_of_each(keys: NDArray[Any], most: int) -> NDArray[np.bool_]:
+    """Mark the first `most` places of each key.
+
+    Examples
+    --------
+    >>> first_of_each(np.array([7, 7, 3, 7]), 2)
+    array([ True,  True,  True, False])
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(np.concatenate([begins, [len(keys)]]))
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.arange(len(keys)) - np.repeat(begins, lengths)
+    return rank < most

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf import settings
-from samaf.alignment import DRIFT_S, Line, refine, scan, slopes_for
+from samaf.alignment import DRIFT_S, Line, first_of_each, refine, scan, slopes_for
 from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
-from samaf.hamming import distance
+from samaf.hamming import distance, frozen
 from samaf.index import Index, Snapshot
-from samaf.index.probe import candidates
-from samaf.index.segment import Segment
+from samaf.index.probe import Candidates, candidates
+from samaf.index.segment import Segment, count_valid
 from samaf.match import Match, check_limits, decide, power_of_ten
 from samaf.significance import Competition, NullModel
 from samaf.weights import Weights
@@ -33,8 +33,12 @@ PROBES = 16
 SCANNED_LINES = 1000
 FEWEST_LINES = 32
 VOTED_LINES = 300
+SHARE_OF_TRACK = 0.25
+"""Share of the scanned or voted lines that one track may have: one that repeats itself must not hide all others."""
 EVALUATED_LINES = 8
 """Lines of a section that are held against the null model."""
+EVALUATED_LINES_OF_TRACK = 2
+"""How many of them one track may have."""
 CUT_BER = 0.42
 """Rows that agree better than this belong to a match when its ends are looked for."""
 ALIKE = 5.0
@@ -154,11 +158,12 @@ class Searcher:
             )
         work = _Query(query, self.null, header.hop_s)
         with self.index.snapshot() as snapshot:
-            tests = work.ratio * sum(len(s) - s.n_invalid for s in snapshot.segments)
+            live = [_Live(segment, snapshot.removed) for segment in snapshot.segments if len(segment)]
+            tests = work.ratio * sum(part.n_valid for part in live)
             found: list[_Found] = []
             limit = math.log10(max(1.0, max_evalue))
             for section in work.sections():
-                judged = self._section(work, section, snapshot, tests, exhaustive, top, found)
+                judged = self._section(work, section, live, tests, exhaustive, top, found)
                 found += [f for f in judged if f.log10_evalue <= limit]
             return [self._match(work, f, snapshot) for f in found]
 
@@ -166,7 +171,7 @@ class Searcher:
         self,
         work: _Query,
         section: slice,
-        snapshot: Snapshot,
+        live: list[_Live],
         tests: float,
         exhaustive: bool,
         top: int,
@@ -177,15 +182,14 @@ class Searcher:
         slopes = slopes_for(part.n, part.hop_s)
         lines: list[tuple[Segment, Line]] = []
         scores: list[float] = []
-        n_rows = sum(map(len, snapshot.segments))
+        n_rows = sum(len(of.segment) for of in live)
 
         def share(segment: Segment) -> int:
             """How many of the scanned lines a segment gets: an index of many small ones costs no more than one."""
             return max(FEWEST_LINES, SCANNED_LINES * len(segment) // n_rows)
 
-        for segment in snapshot.segments:
-            if len(segment) == 0:
-                continue
+        for of in live:
+            segment = of.segment
             if exhaustive or not segment.tables:
                 coarse = scan(
                     segment.hashes,
@@ -195,17 +199,12 @@ class Searcher:
                     part.ratio,
                     slopes,
                     share(segment),
+                    most=math.ceil(SHARE_OF_TRACK * share(segment)),
+                    is_live=of.is_live,
                 )
                 turns = np.zeros(1)
             else:
-                coarse, turns = _vote(segment, part), slopes - 1.0
-            if snapshot.removed:
-                ids = segment.track_ids[np.searchsorted(segment.starts, [line.first for line in coarse])]
-                coarse = [
-                    c
-                    for c, track_id in zip(coarse, ids, strict=True)
-                    if int(track_id) not in snapshot.removed
-                ]
+                coarse, turns = _vote(of, part), slopes - 1.0
             fine = refine(
                 coarse,
                 segment.hashes,
@@ -239,7 +238,8 @@ class Searcher:
 
     def _match(self, work: _Query, found: _Found, snapshot: Snapshot) -> Match:
         line, hop_s = found.line, work.hop_s
-        k = int(np.searchsorted(found.segment.starts, line.first))
+        k = int(found.segment.locate(np.array([line.first]))[0][0])
+        snapshot.check(found.segment, k)
         track = snapshot.track(int(found.segment.track_ids[k]))
         # rows tell where a match begins and ends to within a reference hop; at the ends of the query, of the
         # track and between rows it may reach further than the last row that agrees
@@ -380,12 +380,43 @@ def _extent(errors: NDArray[np.float64]) -> slice:
     return slice(int(total[: stop + 1].argmin()), stop)
 
 
-def _vote(segment: Segment, part: _Query) -> list[Line]:
+class _Live:
+    """A segment and which of its tracks can be found.
+
+    Attributes
+    ----------
+    segment : Segment
+    is_live : bool (t,) or None
+        None where all can be found.
+    n_valid : int
+        Hashes that can be found.
+    """
+
+    def __init__(self, segment: Segment, removed: frozenset[int]) -> None:
+        self.segment = segment
+        self.n_valid = len(segment) - segment.n_invalid
+        self.is_live: NDArray[np.bool_] | None = None
+        if removed:
+            gone = np.isin(segment.track_ids, np.fromiter(removed, np.int64, len(removed)))
+            if gone.any():
+                self.is_live = ~gone
+                for k in np.flatnonzero(gone):
+                    self.n_valid -= count_valid(
+                        frozen(segment.hashes[segment.starts[k] : segment.starts[k + 1]])
+                    )
+
+
+def _vote(of: _Live, part: _Query) -> list[Line]:
     """Lines of slope 1 that most hits of the inverted tables lie on."""
+    segment = of.segment
     hits = candidates(segment, part.hashes, part.confidence, part.valid, PROBES)
-    if len(hits.row) == 0:
-        return []
     k, track_i = segment.locate(hits.row)
+    if of.is_live is not None:
+        live = of.is_live[k]
+        k, track_i = k[live], track_i[live]
+        hits = Candidates(hits.query_i[live], hits.row[live], hits.distance[live])
+    if len(k) == 0:
+        return []
     offset = part.ratio * track_i - hits.query_i
     width = VOTE_BIN_S / part.hop_s
     bins = np.floor(offset / width).astype(np.int64)
@@ -396,7 +427,8 @@ def _vote(segment: Segment, part: _Query) -> list[Line]:
     keys, place = np.unique(key, return_inverse=True)
     votes = np.bincount(place, weight)
     centre = np.bincount(place, weight * offset) / votes
-    top = np.argsort(-votes, kind="stable")[:VOTED_LINES]
+    order = np.argsort(-votes, kind="stable")
+    top = order[first_of_each(keys[order] // span, math.ceil(SHARE_OF_TRACK * VOTED_LINES))][:VOTED_LINES]
     tracks = keys[top] // span
     return [
         Line(int(segment.starts[t]), int(segment.starts[t + 1]), float(np.rint(c)), 1.0, float(v))
@@ -412,13 +444,16 @@ def _shifts(reach_s: float, hop_s: float) -> NDArray[np.float64]:
 
 
 def _distinct(lines: list[Line], part: _Query, count: int) -> list[Line]:
-    """The first `count` lines that do not run beside one of the same track before them."""
+    """The first `count` lines that do not run beside one of the same track before them, a few of each track."""
     kept: list[Line] = []
+    of_track: dict[int, list[Line]] = {}
     middle = part.n / 2
     for line in lines:
-        if all(
-            line.first != k.first or abs(line.at(middle) - k.at(middle)) > APART_S / part.hop_s for k in kept
+        others = of_track.setdefault(line.first, [])
+        if len(others) < EVALUATED_LINES_OF_TRACK and all(
+            abs(line.at(middle) - other.at(middle)) > APART_S / part.hop_s for other in others
         ):
+            others.append(line)
             kept.append(line)
             if len(kept) == count:
                 break

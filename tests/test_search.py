@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samaf.alignment import Line, refine, scan, slopes_for, weight_table
-from samaf.errors import AudioError, MismatchError, ModelError
+from samaf.errors import AudioError, MismatchError, ModelError, StoreError
 from samaf.hamming import pack
 from samaf.index import Index, TrackInfo
 from samaf.match import Match, decide
@@ -224,7 +224,7 @@ def test_scan_equals_the_naive_sum() -> None:
     query, valid = pack(rng.random((23, 128)) > 0.5), np.ones(23, bool)
     valid[3] = False
     starts = np.array([0, 30, 57])
-    lines = scan(hashes, starts, query, valid, 10.0, np.array([1.0]), 400)
+    lines = scan(hashes, starts, query, valid, 10.0, np.array([1.0]), 400, most=400)
     assert {(line.first, line.last) for line in lines} == {(0, 30), (30, 57)}
     for line in lines:
         total = count = 0.0
@@ -445,3 +445,111 @@ def test_rivals_never_change_the_order(scores: list[float]) -> None:
     by_score = sorted(range(len(scores)), key=lambda k: -scores[k])
     assert all(contested[a] >= contested[b] - 1e-6 for a, b in pairwise(by_score))
     assert all(contested[k] <= round(scores[k], 6) + 1e-6 for k in contested)
+
+
+# -- removed, empty and repetitive tracks ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty(model: Model, tmp_path: Path) -> Iterator[Index]:
+    model_id = model.weights.model_id
+    with Index.create(tmp_path / "x.db", model_id=model_id, bits=128, hop_s=1.0, query_hop_s=0.1) as index:
+        yield index
+
+
+def looped(values: np.ndarray, seconds: int) -> np.ndarray:
+    """A recording that repeats its first 10 s."""
+    return np.tile(values[:100], (seconds // 10, 1))
+
+
+def test_a_track_without_hashes_takes_no_matches(
+    empty: Index, model: Model, tracks: list[np.ndarray]
+) -> None:
+    model_id = model.weights.model_id
+    nothing = replace(
+        fingerprint(tracks[1][:11], model_id, step=10),
+        hashes=np.zeros((0, 2), np.uint64),
+        valid=np.zeros(0, bool),
+    )
+    empty.add(
+        [
+            (TrackInfo("/m/none.wav"), nothing),
+            (TrackInfo("/m/0.wav"), fingerprint(tracks[0], model_id, step=10)),
+            (TrackInfo("/m/none2.wav"), nothing),
+        ]
+    )
+    [match] = Searcher(empty, model.weights).search(clip(model, tracks[0], 103, 60))
+    assert match.path == "/m/0.wav"
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_removed_tracks_hide_nothing(
+    empty: Index, model: Model, tracks: list[np.ndarray], tables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found, and how surely, does not change when the removed hashes are purged."""
+    monkeypatch.setattr("samaf.index.segment.TABLE_ROWS", 500 if tables else 1 << 17)
+    model_id = model.weights.model_id
+    loop = fingerprint(looped(tracks[2], 12_000), model_id, step=10)
+    others = [(TrackInfo(f"/m/{k}.wav"), fingerprint(tracks[k], model_id, step=10)) for k in range(4, 10)]
+    [gone, kept, *_] = empty.add([(TrackInfo("/m/a.wav"), loop), (TrackInfo("/m/b.wav"), loop), *others])
+    empty.remove([gone])
+    searcher = Searcher(empty, model.weights)
+    query = clip(model, looped(tracks[2], 40), 13, 80)
+    before = searcher.search(query)
+    assert [match.track_id for match in before] == [kept]
+    empty.compact()
+    assert searcher.search(query)[0].score == pytest.approx(before[0].score, rel=0.1)
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_a_track_that_repeats_itself_does_not_hide_the_right_one(
+    empty: Index, model: Model, tracks: list[np.ndarray], tables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop resembles the clip at a hundred places, each more than the right track does at its one."""
+    monkeypatch.setattr("samaf.index.segment.TABLE_ROWS", 500 if tables else 1 << 17)
+    model_id = model.weights.model_id
+    part = tracks[5][100:200]
+    loop = np.tile(noisy(part, 0.1, np.random.default_rng(3)), (100, 1))
+    right = tracks[5].copy()
+    right[100:200] = noisy(part, 1.0, np.random.default_rng(4))
+    empty.add(
+        [
+            (TrackInfo("/m/loop.wav"), fingerprint(loop, model_id, step=10)),
+            (TrackInfo("/m/5.wav"), fingerprint(right, model_id, step=10)),
+        ]
+    )
+    query = clip(model, tracks[5], 113, 70, noise=0.5)
+    found = Searcher(empty, model.weights).candidates(query, max_evalue=1.0, top=5)
+    assert {match.path for match in found} == {"/m/loop.wav", "/m/5.wav"}
+
+
+def test_places_of_scanned_lines_are_shared_among_tracks() -> None:
+    rng = np.random.default_rng(5)
+    query = activations(5.0, rng)
+    hashes = pack(query > 0)
+    loop = np.tile(hashes[::10], (100, 1))
+    noise = pack(activations(30.0, rng)[::10] > 0)
+    noise[7:11] = pack(noisy(query[::10], 1.0, rng) > 0)
+    stored = np.concatenate([loop, noise])
+    starts = np.array([0, len(loop), len(loop), len(stored)])
+    options = {"ratio": 10.0, "slopes": np.array([1.0]), "count": 40}
+    valid = np.ones(len(hashes), bool)
+    lines = scan(stored, starts, hashes, valid, **options, most=10)  # type: ignore[arg-type]
+    assert sum(line.first == 0 for line in lines) == 10
+    assert any(line.first == len(loop) and round(line.offset / 10) == 7 for line in lines)
+    alone = scan(
+        stored,
+        starts,
+        hashes,
+        valid,
+        **options,
+        most=10,
+        is_live=np.array([False, True, True]),  # type: ignore[arg-type]
+    )
+    assert {line.first for line in alone} == {len(loop)}
+
+
+def test_ids_that_cannot_be(empty: Index) -> None:
+    assert empty.remove([-1, 0, 1 << 63, 1 << 70]) == 0
+    with pytest.raises(StoreError, match="no track -1"):
+        empty.track(-1)

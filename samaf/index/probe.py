@@ -118,6 +118,7 @@ def _probe_band(  # type: ignore[no-untyped-def]
     """Write what one band finds as long as there is room; returns how much there is to find."""
     masks = np.empty(probes, np.int64)
     room = found_row.shape[0]
+    n_rows, n_postings = hashes.shape[0], postings.shape[0]
     found = 0
     for i in range(queries.shape[0]):
         if not usable[i]:
@@ -126,8 +127,11 @@ def _probe_band(  # type: ignore[no-untyped-def]
         n_masks = likely_flips(confidence[i], first_bit, width_bits, masks)
         for p in range(n_masks):
             v = value ^ masks[p]
-            for j in range(offsets[v], offsets[v + 1]):
+            # Tables are not checked when they are opened: damaged ones must not lead out of the arrays.
+            for j in range(min(offsets[v], n_postings), min(offsets[v + 1], n_postings)):
                 row = np.int64(postings[j])
+                if row >= n_rows:
+                    continue
                 d = np.uint64(0)
                 for k in range(queries.shape[1]):
                     d += popcount(queries[i, k] ^ hashes[row, k])
