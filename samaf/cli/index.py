@@ -85,7 +85,13 @@ def add_parser(commands: Any) -> None:
 
     add_json(action("list", _list, "list the recordings"))
     add_json(action("stats", _stats, "measure the index"))
-    add_json(action("verify", _verify, "check every byte in use; exit status 2 if the index is damaged"))
+    made = action("verify", _verify, "check every byte in use; exit status 2 if the index is damaged")
+    made.add_argument(
+        "--repair",
+        metavar="NEW",
+        help="write all recordings that are intact into a new index, and say what is lost",
+    )
+    add_json(made)
 
     made = action("compact", _compact, "purge removed recordings and give their space back")
     made.add_argument(
@@ -99,14 +105,18 @@ def add_parser(commands: Any) -> None:
     made.add_argument("file", metavar="FILE")
 
 
-def _open(args: argparse.Namespace, *, readonly: bool) -> Index:
-    from samaf.index import Index
-
+def _db(args: argparse.Namespace) -> str | Path:
     if args.db is None:
         from samaf.library import default_db
 
-        return Index.open(default_db(), readonly=readonly)
-    return Index.open(args.db, readonly=readonly)
+        return default_db()
+    return args.db
+
+
+def _open(args: argparse.Namespace, *, readonly: bool) -> Index:
+    from samaf.index import Index
+
+    return Index.open(_db(args), readonly=readonly)
 
 
 def _add(args: argparse.Namespace) -> int:
@@ -173,7 +183,7 @@ def _remove(args: argparse.Namespace) -> int:
 def _known(index: Index, track_id: int) -> bool:
     try:
         index.track(track_id)
-    except (StoreError, OverflowError):
+    except StoreError:
         return False
     return True
 
@@ -244,6 +254,8 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.repair is not None:
+        return _repair(args)
     with _open(args, readonly=True) as index:
         report, path = index.verify(), index.path
     if args.json:
@@ -254,6 +266,19 @@ def _verify(args: argparse.Namespace) -> int:
     for problem in report.problems:
         complain(f"{path}: {problem}")
     return DONE if report.ok else FAILED
+
+
+def _repair(args: argparse.Namespace) -> int:
+    from samaf.index.repair import repair
+
+    report = repair(_db(args), args.repair)
+    for line in report.lost:
+        complain(f"lost: {line}")
+    if args.json:
+        print_json({"path": os.path.abspath(args.repair), "ok": not report.lost, **asdict(report)})
+    else:
+        console().print(f"{plain(args.repair)}: {len(report.saved):,} recordings saved")
+    return FAILED if report.lost else DONE
 
 
 def _compact(args: argparse.Namespace) -> int:
