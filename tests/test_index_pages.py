@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import random
@@ -218,6 +219,35 @@ def test_a_reader_needs_no_lock_file_and_writes_nothing(path: Path) -> None:
         assert len(stored(index)) == 5
         assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_who_may_only_read_cannot_be_in_the_way(path: Path) -> None:
+    """Locks on a file need no more than the right to read it; none that others can get is waited for."""
+    with new_index(path) as index:
+        fill(index, range(5))
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    pins.pin(fd, 0)
+    with Index.open(path, readonly=False) as index:
+        assert Path(f"{path}.writer").stat().st_mode & 0o077 == 0
+        assert Path(f"{path}-lock").stat().st_mode & 0o077 == 0
+        fill(index, range(5, 10))
+        index.compact()
+        assert len(stored(index)) == 10
+    os.close(fd)
+
+
+def test_compaction_keeps_owner_and_rights(path: Path) -> None:
+    with new_index(path) as index:
+        fill(index, range(5))
+        path.chmod(0o640)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+        before = path.stat()
+        index.compact()
+        after = path.stat()
+        assert after.st_ino != before.st_ino
+        assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 # -- what was kept longer than it should be ---------------------------------------------------------------------------
