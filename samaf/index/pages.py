@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from samaf.index.codec import DamageError
 
 PAGE_HEADER_BYTES = 16
-BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
+BRANCH, LEAF, OVERFLOW = 1, 2, 4
 BIG_VALUE = 1  # a node's flag: its value lies in pages of its own
 NODE_HEADER_BYTES = 8
 DEEPEST = 32
@@ -130,11 +130,6 @@ def read_metas(fd: int) -> tuple[Meta, Meta]:
         if newest.transaction - other.transaction != 1 or not in_turn:
             raise DamageError(f"its first pages tell of changes {first.transaction} and {second.transaction}")
     return newest, other
-
-
-def newest_transaction(fd: int) -> int:
-    """Return the number of the last commit."""
-    return read_metas(fd)[0].transaction
 
 
 class Tree:

@@ -63,11 +63,6 @@ def pin(fd: int, transaction: int) -> bool:
     return True
 
 
-def unpin(fd: int, transaction: int) -> None:
-    """Let a state go."""
-    fcntl.fcntl(fd, _SET, _Lock(fcntl.F_UNLCK, _FIRST + transaction, 1).pack())
-
-
 def oldest(fd: int, newest: int) -> int:
     """Return the oldest state up to `newest` that somebody reads, or `newest` if nobody reads an older one.
 
