@@ -12,7 +12,7 @@ import csv
 import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +34,10 @@ TRACK_KINDS = ("music", "speech")
 """Kinds of a manifest that are tracks; ``noise`` and ``ir`` (impulse responses of rooms and devices) spoil clips."""
 GROUP_COLUMNS = ("group", "artist")
 """Columns of a manifest whose tracks are held out together; the first that is there counts."""
+TUNING_SPLIT = "dev"
+"""The split whose noise and rooms stand in for those that another split lacks."""
+ARTIST_COLUMNS = ("artist", "speaker", "speaker_or_artist", "group")
+"""Columns of a manifest that tell who is heard; the first that is there counts."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -134,6 +138,48 @@ class Corpus:
         return [*self.references, *self.crowd]
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Tracks that clips are cut from, with a library that may hold them.
+
+    Attributes
+    ----------
+    source
+        What was read, for people.
+    tracks
+        What clips are cut from.
+    library
+        What a system is given.
+    materials
+        Noise and rooms.
+    artists
+        Who is heard in a track, by its id, where that is known.
+    skipped, notes
+        As for a :class:`Corpus`.
+    """
+
+    source: str
+    tracks: Sequence[Recording]
+    library: Sequence[Recording]
+    materials: Materials
+    artists: Mapping[str, str] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Pool:
+        """All tracks of a corpus, which are all in the library."""
+        tracks = [*corpus.references, *corpus.outsiders]
+        return cls(
+            corpus.source,
+            tracks,
+            [*tracks, *corpus.crowd],
+            corpus.materials,
+            skipped=corpus.skipped,
+            notes=corpus.notes,
+        )
+
+
 def read_folder(folder: Path, work: Path, *, seed: int = 0) -> Corpus:
     """All audio files in a folder, searched to the bottom.
 
@@ -197,21 +243,15 @@ def read_manifest(
     CorpusError
         If it cannot be read, lacks a column, or names fewer than two usable tracks of the split and kinds.
     """
-    rows = _rows(manifest)
     skipped: list[str] = []
+    rows = read_rows(manifest)
 
     def chosen(splits: Collection[str] | None, wanted: Collection[str], shortest_s: float) -> list[Recording]:
-        named = [
-            (row["path"], manifest.parent / row["path"], row["kind"])
-            for row in rows
-            if row["kind"] in wanted and (splits is None or row["split"] in splits)
-        ]
-        return _opened(named, shortest_s, skipped)
+        return _chosen(rows, manifest, splits, wanted, shortest_s, skipped)
 
     here = None if split is None else (split,)
-    column = next((name for name in GROUP_COLUMNS if rows and name in rows[0]), None)
-    groups = {row["path"]: row[column] for row in rows if row[column]} if column else {}
-    place = shown(manifest) if split is None else f"{shown(manifest)}, split {split}"
+    groups = _named(rows, GROUP_COLUMNS)
+    place = _place(manifest, split)
     references, outsiders = _hold_out(chosen(here, kinds, SHORTEST_S), groups, seed, place, skipped)
 
     voices = [track for track in outsiders if track.kind == "speech"]
@@ -227,16 +267,55 @@ def read_manifest(
         if track.id not in known and groups.get(track.id, track.id) not in held
     ]
 
-    notes = []
-    recorded = {}
-    for kind in ("noise", "ir"):
-        recorded[kind] = chosen(here, (kind,), 0.0)
-        if not recorded[kind] and (elsewhere := chosen(None, (kind,), 0.0)):
-            recorded[kind] = elsewhere
-            notes.append(f"no {kind} in split {split}; that of the other splits is used")
-    materials, generated = _completed(Materials(recorded["noise"], recorded["ir"], voices), work)
+    (noises, rooms), notes = _spoilers(rows, manifest, split, skipped)
+    materials, generated = _completed(Materials(noises, rooms, voices), work)
     return Corpus(
         place, references, outsiders, materials, crowd, list(dict.fromkeys(skipped)), notes + generated
+    )
+
+
+def read_pool(
+    manifest: Path,
+    work: Path,
+    *,
+    split: str | None = None,
+    kinds: Collection[str] = TRACK_KINDS,
+    library: Collection[str] = (),
+) -> Pool:
+    """The tracks of a CSV as :func:`read_manifest` reads it, none of them held out.
+
+    Parameters
+    ----------
+    manifest, work
+        As for :func:`read_manifest`.
+    split, kinds
+        What clips are cut from; None: all splits.
+    library
+        Splits whose tracks make the library; none: all splits.
+
+    Raises
+    ------
+    CorpusError
+        If it cannot be read, lacks a column, or names no usable track of the split and kinds.
+    """
+    skipped: list[str] = []
+    rows = read_rows(manifest)
+    here = None if split is None else (split,)
+    place = _place(manifest, split)
+    tracks = _chosen(rows, manifest, here, kinds, SHORTEST_S, skipped)
+    if not tracks:
+        raise CorpusError(f"{place}: has no usable recording of {', '.join(kinds)}; check --split and --kind")
+    known = _chosen(rows, manifest, library or None, TRACK_KINDS, 0.0, skipped)
+    (noises, rooms), notes = _spoilers(rows, manifest, split, skipped)
+    materials, generated = _completed(Materials(noises, rooms), work, voices=False)
+    return Pool(
+        place,
+        tracks,
+        known,
+        materials,
+        _named(rows, ARTIST_COLUMNS),
+        list(dict.fromkeys(skipped)),
+        notes + generated,
     )
 
 
@@ -262,7 +341,7 @@ def generate(work: Path, *, tracks: int = 20, seed: int = 0) -> Corpus:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _rows(manifest: Path) -> list[dict[str, str]]:
+def read_rows(manifest: Path) -> list[dict[str, str]]:
     """The lines of a manifest, sorted by path, each path once."""
     try:
         with open(manifest, newline="", encoding="utf-8-sig") as file:
@@ -276,6 +355,53 @@ def _rows(manifest: Path) -> list[dict[str, str]]:
     if missing := [name for name in ("path", "kind", "split") if name not in columns]:
         raise CorpusError(f"{shown(manifest)}: has no column {', '.join(missing)}; add it to the first line")
     return [rows[path] for path in sorted(rows)]
+
+
+def _chosen(
+    rows: Sequence[Mapping[str, str]],
+    manifest: Path,
+    splits: Collection[str] | None,
+    kinds: Collection[str],
+    shortest_s: float,
+    skipped: list[str],
+) -> list[Recording]:
+    """The usable recordings of some splits (None: all) and kinds."""
+    named = [
+        (row["path"], manifest.parent / row["path"], row["kind"])
+        for row in rows
+        if row["kind"] in kinds and (splits is None or row["split"] in splits)
+    ]
+    return _opened(named, shortest_s, skipped)
+
+
+def _spoilers(
+    rows: Sequence[Mapping[str, str]], manifest: Path, split: str | None, skipped: list[str]
+) -> tuple[list[list[Recording]], list[str]]:
+    """Noises and rooms of a split, or those that stand in for them; and notes that say so.
+
+    For a split that has none, those of the split for tuning stand in before those that systems may be trained on.
+    """
+    found, notes = [], []
+    here = None if split is None else (split,)
+    for kind in ("noise", "ir"):
+        choices = ((here, ""), ((TUNING_SPLIT,), f"split {TUNING_SPLIT}"), (None, "the other splits"))
+        for splits, whose in choices:
+            if recorded := _chosen(rows, manifest, splits, (kind,), 0.0, skipped):
+                if whose:
+                    notes.append(f"no {kind} in split {split}; that of {whose} is used")
+                break
+        found.append(recorded)
+    return found, notes
+
+
+def _named(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> dict[str, str]:
+    """What stands in the first of the columns that is there, by path."""
+    column = next((name for name in columns if rows and name in rows[0]), None)
+    return {row["path"]: row[column] for row in rows if row[column]} if column else {}
+
+
+def _place(manifest: Path, split: str | None) -> str:
+    return shown(manifest) if split is None else f"{shown(manifest)}, split {split}"
 
 
 def _opened(named: Iterable[tuple[str, Path, str]], shortest_s: float, skipped: list[str]) -> list[Recording]:
@@ -331,9 +457,9 @@ def _split(
 _RECIPE = 1  # to be raised with every change of what is generated
 
 
-def _completed(materials: Materials, work: Path) -> tuple[Materials, list[str]]:
-    """Materials with generated ones where there are none, and notes that say so."""
-    noises, rooms, voices = materials.noises, materials.rooms, materials.voices
+def _completed(materials: Materials, work: Path, *, voices: bool = True) -> tuple[Materials, list[str]]:
+    """Materials with generated ones where there are none (voices only if asked for), and notes that say so."""
+    noises, rooms, speech = materials.noises, materials.rooms, materials.voices
     notes = []
     if not noises:
         noises = _kept("noise", 6, work)
@@ -341,10 +467,10 @@ def _completed(materials: Materials, work: Path) -> tuple[Materials, list[str]]:
     if not rooms:
         rooms = _kept("ir", 6, work)
         notes.append("no measured impulse responses: rooms are generated")
-    if not voices:
-        voices = _kept("speech", 6, work)
+    if not speech and voices:
+        speech = _kept("speech", 6, work)
         notes.append("no speech outside the library: the voices of babble are generated")
-    return Materials(noises, rooms, voices), notes
+    return Materials(noises, rooms, speech), notes
 
 
 def _kept(kind: str, count: int, work: Path, seed: int = 0) -> list[Recording]:
