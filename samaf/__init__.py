@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
     from samaf.index import Index
     from samaf.library import Library
-    from samaf.match import Match
+    from samaf.verdict import Match
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _HOME = {
     "Fingerprint": "samaf.fingerprint",
     "Index": "samaf.index",
     "Library": "samaf.library",
-    "Match": "samaf.match",
+    "Match": "samaf.verdict",
     "read_audio": "samaf.audio",
 }
 

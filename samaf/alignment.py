@@ -1,8 +1,8 @@
-"""Alignments of a query with a track, and the kernels that find the best ones.
+"""Alignments of a query with a track: finding the best lines, moving and growing them, and the stretch that agrees.
 
-A *line* says which query row meets which reference row. Query rows are `hop` seconds apart, reference rows ``ratio``
+A *line* says which query row meets which stored row. Query rows are `hop` seconds apart, stored rows ``ratio``
 hops; the track plays `slope` reference seconds per query second, and the query's row 0 lies `offset` hops after the
-track's row 0 (before it, if negative). So reference row r meets query row ``round((ratio r - offset) / slope)``.
+track's row 0 (before it, if negative). So stored row r meets query row ``round((ratio r - offset) / slope)``.
 
 A clip at another tempo drifts from the line of slope 1 by up to ``|slope - 1|`` times half its length. Hashes bear
 some 60 ms of misplacement; hence the slopes that are tried lie closer the longer the query is.
@@ -10,29 +10,35 @@ some 60 ms of misplacement; hence the slopes that are tried lie closer the longe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samaf.hamming import distance_matrix, frozen, kernel
+from samaf.hamming import frozen, kernel, popcount
+from samaf.query import Query, Words
 
 MAX_STRETCH = 0.12
 """Slopes from 1 - this to 1 + this are tried."""
 DRIFT_S = 0.12
 """Two neighbouring slopes part by this much at a query's ends, so that each end is within half of it."""
+APART_S = 0.5
+"""Lines of one track that lie no further apart are one."""
 
 _BLOCK = 8192
-"""Reference rows whose distances are held at once."""
+"""Stored rows whose distances are held at once."""
+_FULL = 8
+"""Weight of a row that is known whole, where rows count by whole numbers."""
 
 Float32 = NDArray[np.float32]
-Words = NDArray[np.uint64]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One alignment with the track at rows ``first : last`` of a segment.
+    """One line through the track at rows ``first : last`` of a segment.
 
     Attributes
     ----------
@@ -56,50 +62,306 @@ class Line:
         """Place in the track of a query row, in query hops."""
         return self.offset + self.slope * query_i
 
-    def rows(self, n_query: int, ratio: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def rows(self, query: Query) -> tuple[Int64, Int64]:
         """(query rows, rows of the segment) that meet, in order."""
-        low = max(0, int(np.ceil(self.offset / ratio - 1e-9)))
-        high = min(self.last - self.first - 1, int(np.floor(self.at(n_query - 1) / ratio + 1e-9)))
+        low = max(0, int(np.ceil(self.offset / query.ratio - 1e-9)))
+        high = min(self.last - self.first - 1, int(np.floor(self.at(len(query) - 1) / query.ratio + 1e-9)))
         track_i = np.arange(low, high + 1)
-        query_i = np.rint((ratio * track_i - self.offset) / self.slope).astype(np.int64)
-        inside = (query_i >= 0) & (query_i < n_query)
+        query_i = np.rint((query.ratio * track_i - self.offset) / self.slope).astype(np.int64)
+        inside = (query_i >= 0) & (query_i < len(query))
         return query_i[inside], track_i[inside] + self.first
 
+    def from_row(self, query_i: float) -> Line:
+        """The same line for a query that begins at that row of this one."""
+        return replace(self, offset=self.at(query_i))
 
-def slopes_for(n_query: int, hop_s: float) -> NDArray[np.float64]:
-    """Slopes to try for a query of so many rows, 1 first."""
-    step = 2.0 * DRIFT_S / max(n_query * hop_s, 1e-9)
-    n = int(MAX_STRETCH / step + 0.5)
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Many lines, an array (k,) for each attribute of :class:`Line`."""
+
+    first: Int64
+    last: Int64
+    offset: Float64
+    slope: Float64
+    score: Float64
+
+    @classmethod
+    def of(cls, line: Line) -> Lines:
+        """One line."""
+        return cls(
+            np.array([line.first]),
+            np.array([line.last]),
+            np.array([line.offset]),
+            np.array([line.slope]),
+            np.array([line.score]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, which: NDArray[Any] | slice) -> Lines:
+        """Some of the lines."""
+        return Lines(
+            self.first[which], self.last[which], self.offset[which], self.slope[which], self.score[which]
+        )
+
+    def joined(self, more: Lines) -> Lines:
+        """These lines, then more."""
+        return Lines(
+            np.concatenate([self.first, more.first]),
+            np.concatenate([self.last, more.last]),
+            np.concatenate([self.offset, more.offset]),
+            np.concatenate([self.slope, more.slope]),
+            np.concatenate([self.score, more.score]),
+        )
+
+    def ordered(self) -> Lines:
+        """The best line first."""
+        return self.take(np.argsort(-self.score, kind="stable"))
+
+    def line(self, k: int) -> Line:
+        """One of the lines."""
+        return Line(
+            int(self.first[k]),
+            int(self.last[k]),
+            float(self.offset[k]),
+            float(self.slope[k]),
+            float(self.score[k]),
+        )
+
+
+def slopes_for(query: Query) -> Float64:
+    """Slopes to try for a query of that length, 1 first."""
+    step = 2.0 * DRIFT_S / max(float(query.known.sum()) * query.hop_s, 1e-9)
+    n = int(MAX_STRETCH / step + 0.5) if step <= MAX_STRETCH else 0
     steps = step * np.arange(1, n + 1)
     return np.concatenate([[1.0], 1.0 - steps, 1.0 + steps])
 
 
-def weight_table(signed: Float32) -> Float32:
-    """Agreement of each query row with each value of each four bits, float32 (m, bits / 4, 16)."""
-    m, bits = signed.shape
-    value = np.arange(16)
-    signs = np.where((value[:, None] >> np.arange(4)) & 1, 1.0, -1.0).astype(np.float32)
-    return np.ascontiguousarray(signed.reshape(m, bits // 4, 4) @ signs.T)
+def shifts_for(reach_s: float, query: Query) -> Float64:
+    """Offsets to try, in query hops: nine at most, to about `reach_s` each way."""
+    reach = reach_s / query.hop_s
+    steps = min(round(reach), 4)
+    return np.linspace(-reach, reach, 2 * steps + 1) if steps else np.zeros(1)
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _best_lines(distances, lines, counts, half, scale, best, which):  # type: ignore[no-untyped-def]
-    """For each start column, the best of all lines: how far its distances' sum lies under what chance gives."""
+def _agreements(query, share, hashes, out):  # type: ignore[no-untyped-def]
+    """Bits in which each query row agrees with each stored one beyond half of them, times the row's share.
+
+    Stored rows without content agree and differ in nothing.
+    """
+    n, words = hashes.shape
+    half = 32 * words
+    for i in range(query.shape[0]):
+        row = out[i]
+        weight = share[i]
+        if words == 2:
+            a, b = query[i, 0], query[i, 1]
+            for j in range(n):
+                errors = np.int32(popcount(a ^ hashes[j, 0]) + popcount(b ^ hashes[j, 1]))
+                row[j] = (half - errors) * weight
+        else:
+            for j in range(n):
+                errors = np.int32(0)
+                for k in range(words):
+                    errors += np.int32(popcount(query[i, k] ^ hashes[j, k]))
+                row[j] = (half - errors) * weight
+    for j in range(n):
+        empty = True
+        for k in range(words):
+            if hashes[j, k]:
+                empty = False
+        if empty:
+            for i in range(query.shape[0]):
+                out[i, j] = 0
+
+
+@kernel
+def _best_lines(agreement, lines, counts, scale, best, which):  # type: ignore[no-untyped-def]
+    """For each start column, the best of all lines: the sum of its rows' agreement, in units of what chance spreads."""
     n = best.shape[0]
     total = np.empty(n, np.int32)
     for line in range(lines.shape[0]):
         total[:] = 0
         for k in range(counts[line]):
-            row = distances[lines[line, k], k : k + n]
+            row = agreement[lines[line, k], k : k + n]
             for c in range(n):
                 total[c] += row[c]
-        expected = np.float32(counts[line] * half)
         factor = scale[line]
         for c in range(n):
-            score = (expected - np.float32(total[c])) * factor
+            score = np.float32(total[c]) * factor
             better = score > best[c]
             best[c] = score if better else best[c]
             which[c] = line if better else which[c]
+
+
+def scan(
+    hashes: Words,
+    starts: Int64,
+    query: Query,
+    slopes: Float64,
+    count: int,
+    *,
+    most: int,
+    is_live: NDArray[np.bool_] | None = None,
+) -> Lines:
+    """The best lines over every position of a segment, by hard bits alone; rows count by their known shares.
+
+    Parameters
+    ----------
+    hashes
+        Of the segment, (n, w).
+    starts
+        Rows at which its tracks start, and the number of rows.
+    slopes
+        To try.
+    count
+        How many lines.
+    most
+        Of these, how many of one track.
+    is_live
+        bool (t,): tracks that count; default all.
+    """
+    m, n = len(query), len(hashes)
+    half = query.bits // 2
+    share = np.where(query.valid, np.maximum(1, np.rint(_FULL * query.known)), 0).astype(np.int16)
+    phases = min(m, int(np.ceil(query.ratio)))
+    members = [
+        np.rint(phase + query.ratio * np.arange(m) / slope).astype(np.int32)
+        for slope in slopes
+        for phase in range(phases)
+    ]
+    members = [line[line < m] for line in members]
+    width = max(map(len, members))
+    lines = np.zeros((len(members), width), np.int32)
+    power = np.empty(len(members))
+    for k, member in enumerate(members):
+        lines[k, : len(member)] = member
+        power[k] = np.sum(share[member].astype(np.float64) ** 2)
+    counts = np.array([len(member) for member in members], np.int32)
+    rarity = 1.0 - np.abs(np.repeat(slopes, phases) - 1.0)
+    scale = (rarity / np.sqrt(np.maximum(power, 1.0) * half / 2.0)).astype(np.float32)
+    filled = None if is_live is None else np.repeat(is_live, np.diff(starts))
+    best = np.full(n + width - 1, -np.inf, np.float32)  # start s is stored row s - (width - 1)
+    which = np.zeros(len(best), np.int32)
+    for a in range(0, len(best), _BLOCK):
+        b = min(a + _BLOCK, len(best))
+        agreement = np.zeros((m, b - a + width - 1), np.int16)
+        low, high = max(0, a - width + 1), min(n, b)
+        at = low - (a - width + 1)
+        part = agreement[:, at : at + high - low]
+        _agreements(frozen(query.hashes), frozen(share), frozen(hashes[low:high]), part)
+        if filled is not None:
+            part *= filled[low:high]
+        _best_lines(frozen(agreement), frozen(lines), frozen(counts), frozen(scale), best[a:b], which[a:b])
+    top = np.argpartition(-best, min(count, len(best)) - 1)[:count]
+    top = top[np.argsort(-best[top], kind="stable")]
+
+    def lines_at(places: Int64) -> tuple[Int64, Lines]:
+        """(tracks, lines) of start places; one over a border concerns both tracks."""
+        rows = places - (width - 1)
+        ends = np.minimum(rows + counts[which[places]], n) - 1
+        low = np.searchsorted(starts, np.maximum(rows, 0), side="right") - 1
+        high = np.searchsorted(starts, ends, side="right") - 1
+        times = high - low + 1
+        place = np.repeat(places, times)
+        track = np.arange(len(place)) - np.repeat(np.cumsum(times) - times, times) + np.repeat(low, times)
+        slope = slopes[which[place] // phases]
+        offset = query.ratio * (place - (width - 1) - starts[track]) - slope * (which[place] % phases)
+        return track, Lines(starts[track], starts[track + 1], offset, slope, best[place].astype(np.float64))
+
+    tracks, found = lines_at(top)
+    if is_live is not None:
+        live = is_live[tracks]
+        tracks, found = tracks[live], found.take(live)
+    kept = first_of_each(tracks, most)
+    if kept.all():
+        return found
+    others = _best_of_tracks(best, starts, width)
+    others[tracks] = -1
+    if is_live is not None:
+        others[~is_live] = -1
+    others = others[others >= 0]  # the places go to the best lines of the tracks that have none yet
+    others = others[np.argsort(-best[others], kind="stable")][: int((~kept).sum())]
+    _, more = lines_at(others)
+    return found.take(kept).joined(more)
+
+
+def _best_of_tracks(best: Float32, starts: Int64, width: int) -> Int64:
+    """Where each track's best line starts, -1 for a track without hashes; a line is that of the track of its middle."""
+    middle = np.clip(np.arange(len(best)) - (width - 1) + width // 2, 0, starts[-1] - 1)
+    track = np.searchsorted(starts, middle, side="right") - 1
+    order = np.lexsort((-best, track))
+    places = np.full(len(starts) - 1, -1, np.int64)
+    firsts = order[first_of_each(track[order], 1)]
+    places[track[firsts]] = firsts
+    return places
+
+
+def vote(
+    query: Query,
+    starts: Int64,
+    query_i: NDArray[Any],
+    rows: Int64,
+    distance: NDArray[Any],
+    count: int,
+    most: int,
+) -> Lines:
+    """Lines of slope 1 that most hits lie on.
+
+    Parameters
+    ----------
+    starts
+        Rows at which the segment's tracks start, and the number of rows.
+    query_i, rows, distance
+        Query row, stored row and distance in bits of each hit, (k,).
+    count, most
+        How many lines, and of these how many of one track.
+    """
+    k = np.searchsorted(starts, rows, side="right") - 1
+    offset = query.ratio * (rows - starts[k]) - query_i
+    bins = np.floor(offset / (APART_S / query.hop_s)).astype(np.int64)
+    weight = query.known[query_i] * (query.bits / 2 - distance)
+    low = int(bins.min())
+    span = int(bins.max()) - low + 2
+    keys, place = np.unique(k * span + bins - low, return_inverse=True)
+    votes = np.bincount(place, weight)
+    centre = np.bincount(place, weight * offset) / votes
+    order = np.argsort(-votes, kind="stable")
+    top = order[first_of_each(keys[order] // span, most)][:count]
+    tracks = keys[top] // span
+    return Lines(
+        starts[tracks],
+        starts[tracks + 1],
+        np.rint(centre[top]),
+        np.ones(len(top)),
+        votes[top].astype(np.float64),
+    )
+
+
+def first_of_each(keys: NDArray[Any], most: int) -> NDArray[np.bool_]:
+    """Mark the first `most` places of each key.
+
+    Examples
+    --------
+    >>> first_of_each(np.array([7, 7, 3, 7]), 2)
+    array([ True,  True,  True, False])
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(np.concatenate([begins, [len(keys)]]))
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.arange(len(keys)) - np.repeat(begins, lengths)
+    return rank < most
+
+
+# -- moving ------------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -150,177 +412,46 @@ def _refine(table, norm, hashes, first, last, offset, slope, ratio, shifts, turn
                     out[j, 0], out[j, 1], out[j, 2] = score, turned + shift, new_slope
 
 
-def refine(
-    lines: list[Line],
-    hashes: Words,
-    signed: Float32,
-    ratio: float,
-    *,
-    shifts: NDArray[np.float64],
-    turns: NDArray[np.float64],
-) -> list[Line]:
-    """Move each line to its best neighbour by confidence-weighted agreement, best line first.
+def refine(lines: Lines, hashes: Words, query: Query, *, shifts: Float64, turns: Float64) -> Lines:
+    """Move each line to its best neighbour by weighted agreement, best line first.
 
     Parameters
     ----------
     hashes
         Of the segment.
-    signed
-        float32 (m, bits): see :meth:`samaf.significance.NullModel.weigh`.
     shifts, turns
         Offsets in hops and slopes to add; 0 should be among each.
     """
-    if not lines:
-        return []
-    table = weight_table(signed)
-    norm = np.einsum("mb,mb->m", signed, signed)
     out = np.empty((len(lines), 3))
     _refine(
-        frozen(table),
-        frozen(norm),
+        frozen(query.table),
+        frozen(query.power),
         frozen(hashes),
-        np.array([line.first for line in lines]),
-        np.array([line.last for line in lines]),
-        np.array([line.offset for line in lines]),
-        np.array([line.slope for line in lines]),
-        float(ratio),
+        frozen(lines.first),
+        frozen(lines.last),
+        frozen(lines.offset),
+        frozen(lines.slope),
+        float(query.ratio),
         shifts,
         turns,
         out,
     )
-    moved = [
-        Line(line.first, line.last, float(offset), float(slope), float(score))
-        for line, (score, offset, slope) in zip(lines, out, strict=True)
-        if score > -1e8
-    ]
-    return sorted(moved, key=lambda line: -line.score)
+    score, offset, slope = out.T
+    order = np.argsort(-score, kind="stable")
+    order = order[score[order] > -1e8]
+    return Lines(lines.first[order], lines.last[order], offset[order], slope[order], score[order])
 
 
-def scan(
-    hashes: Words,
-    starts: NDArray[np.int64],
-    query: Words,
-    valid: NDArray[np.bool_],
-    ratio: float,
-    slopes: NDArray[np.float64],
-    count: int,
-    *,
-    most: int,
-    is_live: NDArray[np.bool_] | None = None,
-) -> list[Line]:
-    """The `count` best lines over every position of a segment, by hard bits alone.
-
-    Parameters
-    ----------
-    hashes
-        Of the segment, (n, w).
-    starts
-        Rows at which its tracks start, and the number of rows.
-    query, valid
-        (m, w), (m,).
-    ratio
-        Query hops per reference row.
-    slopes
-        To try.
-    count
-        How many lines.
-    most
-        Of these, how many of one track.
-    is_live
-        bool (t,): tracks that count; default all.
-    """
-    m, n = len(query), len(hashes)
-    half = 32 * query.shape[1]
-    phases = min(m, int(np.ceil(ratio)))
-    members = [
-        np.rint(phase + ratio * np.arange(m) / slope).astype(np.int32)
-        for slope in slopes
-        for phase in range(phases)
-    ]
-    members = [line[line < m] for line in members]
-    width = max(map(len, members))
-    lines = np.zeros((len(members), width), np.int32)
-    for place, member in zip(lines, members, strict=True):
-        place[: len(member)] = member
-    counts = np.array([len(member) for member in members], np.int32)
-    rarity = 1.0 - np.abs(np.repeat(slopes, phases) - 1.0)
-    scale = (rarity / np.sqrt(np.maximum(1, counts) * half / 2.0)).astype(np.float32)
-    filled = np.asarray(hashes.any(axis=1))
-    if is_live is not None:
-        filled &= np.repeat(is_live, np.diff(starts))
-    best = np.full(n + width - 1, -np.inf, np.float32)  # start s is reference row s - (width - 1)
-    which = np.zeros(len(best), np.int32)
-    for a in range(0, len(best), _BLOCK):
-        b = min(a + _BLOCK, len(best))
-        distances = np.full((m, b - a + width - 1), half, np.uint16)
-        low, high = max(0, a - width + 1), min(n, b)
-        at = low - (a - width + 1)
-        part = distance_matrix(query, hashes[low:high])
-        distances[:, at : at + high - low] = np.where(filled[low:high], part, half)
-        distances[~valid] = half
-        _best_lines(
-            frozen(distances), frozen(lines), frozen(counts), half, frozen(scale), best[a:b], which[a:b]
-        )
-    top = np.argpartition(-best, min(count, len(best)) - 1)[:count]
-    top = top[np.argsort(-best[top], kind="stable")]
-    found: list[Line] = []
-    of_track: dict[int, int] = {}
-    dropped = 0
-
-    def add(places: NDArray[np.int64]) -> None:
-        nonlocal dropped
-        rows = places - (width - 1)
-        ends = np.minimum(rows + counts[which[places]], n) - 1
-        # a line over a border concerns both tracks
-        low_track = np.searchsorted(starts, np.maximum(rows, 0), side="right") - 1
-        high_track = np.searchsorted(starts, ends, side="right") - 1
-        columns = (rows, which[places], best[places], low_track, high_track)
-        for row, line, score, low, high in zip(*(c.tolist() for c in columns), strict=True):
-            slope, phase = float(slopes[line // phases]), line % phases
-            for k in range(low, high + 1):
-                if is_live is not None and not is_live[k]:
-                    continue
-                of_track[k] = of_track.get(k, 0) + 1
-                if of_track[k] > most:
-                    dropped += 1
-                    continue
-                offset = ratio * (row - int(starts[k])) - slope * phase
-                found.append(Line(int(starts[k]), int(starts[k + 1]), offset, slope, score))
-
-    add(top)
-    if dropped:  # the places go to the best lines of the tracks that have none yet
-        others = [
-            start
-            for k, start in enumerate(_best_of_tracks(best, starts, width))
-            if start >= 0 and k not in of_track
-        ]
-        add(np.array(sorted(others, key=lambda start: -best[start])[:dropped], np.int64))
-    return found
-
-
-def _best_of_tracks(best: Float32, starts: NDArray[np.int64], width: int) -> list[int]:
-    """Where each track's best line starts, -1 for a track without hashes; a line is that of the track of its middle."""
-    middle = np.clip(np.arange(len(best)) - (width - 1) + width // 2, 0, starts[-1] - 1)
-    track = np.searchsorted(starts, middle, side="right") - 1
-    order = np.lexsort((-best, track))
-    places = np.full(len(starts) - 1, -1, np.int64)
-    firsts = order[first_of_each(track[order], 1)]
-    places[track[firsts]] = firsts
-    return places.tolist()
-
-
-def first_of_each(keys: NDArray[Any], most: int) -> NDArray[np.bool_]:
-    """Mark the first `most` places of each key.
-
-    Examples
-    --------
-    >>> first_of_each(np.array([7, 7, 3, 7]), 2)
-    array([ True,  True,  True, False])
-    """
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    lengths = np.diff(np.concatenate([begins, [len(keys)]]))
-    rank = np.empty(len(keys), np.int64)
-    rank[order] = np.arange(len(keys)) - np.repeat(begins, lengths)
-    return rank < most
+def distinct(lines: Lines, query: Query, count: int, most: int) -> list[Line]:
+    """The first `count` lines that do not run beside one of the same track before them, `most` of each track."""
+    kept: list[Line] = []
+    of_track: dict[int, list[float]] = {}
+    at = lines.offset + lines.slope * (len(query) / 2)
+    for k, (first, middle) in enumerate(zip(lines.first.tolist(), at.tolist(), strict=True)):
+        others = of_track.setdefault(first, [])
+        if len(others) < most and all(abs(middle - other) > APART_S / query.hop_s for other in others):
+            others.append(middle)
+            kept.append(lines.line(k))
+            if len(kept) == count:
+                break
+    return kept

@@ -25,7 +25,7 @@ from samaf.library import Library
 
 if TYPE_CHECKING:
     from samaf.encoder import Encoder
-    from samaf.match import Match
+    from samaf.verdict import Match
 
 CLIP_S = 6.0
 NEAR_S = 0.5

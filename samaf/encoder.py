@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,15 @@ from numpy.typing import NDArray
 from samaf import onnx_graph
 from samaf.audio import SAMPLE_RATE, stream_audio
 from samaf.errors import AudioError, ModelError, shown
-from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, FrontEnd
+from samaf.features import (
+    FRAMES_PER_SECOND,
+    FRONT_ENDS,
+    WINDOW_FRAMES,
+    FrontEnd,
+    fill_missing,
+    frames_of,
+    restored_log_mel,
+)
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.onnx_runtime import onnxruntime
 from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
@@ -33,6 +42,11 @@ SILENCE_LEVEL = 10.0 ** (-75.0 / 10.0)
 FLAT_SPREAD = 0.03
 """A window whose normalised values spread less than this is flat over time and band: it has no content."""
 
+EDGE_FRAMES = 3
+"""Frames at each end of a clip that count as missing where windows overhang: padding is half of what they hear."""
+LEAST_KNOWN = 0.25
+"""Share of a window that must lie in the clip; of less, too few bits are right to find or to judge anything by."""
+
 _BATCH = 128
 """Windows that go through the network at once."""
 _PEAK = 2.0**32
@@ -40,6 +54,10 @@ _PEAK = 2.0**32
 
 Float32 = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
+
+
+Part = tuple[Float32, Float32, NDArray[np.bool_]]
+"""Frames, their levels, and which of them are known."""
 
 
 class Network:
@@ -153,7 +171,12 @@ class Encoder:
         self._network = Network(self.weights, bits)
 
     def encode(
-        self, audio: PathLike | Float32, *, hop_s: float = REFERENCE_HOP_S, confidence: bool = False
+        self,
+        audio: PathLike | Float32,
+        *,
+        hop_s: float = REFERENCE_HOP_S,
+        confidence: bool = False,
+        overhang: bool = False,
     ) -> Fingerprint:
         """Fingerprint of a file, or of 16 kHz mono samples.
 
@@ -165,11 +188,14 @@ class Encoder:
             Seconds from hash to hash, a multiple of 0.01.
         confidence
             Keep each bit's |pre-sign activation|: what a query needs.
+        overhang
+            Let windows begin before the audio and end after it, as long as a quarter of them lies in it. The
+            stored windows of a recording meet a clip's ends like that. A reference needs none of them.
 
         Returns
         -------
         Fingerprint
-            ``1 + floor((T - 1) / hop_s)`` hashes for ``T`` seconds.
+            ``1 + floor((T - 1) / hop_s)`` hashes for ``T`` seconds, and those that overhang.
 
         Raises
         ------
@@ -177,14 +203,14 @@ class Encoder:
             If the audio cannot be read, is shorter than 1 s, or holds NaN or infinity.
         """
         if isinstance(audio, (str, os.PathLike)):
-            return self.encode_stream(
-                stream_audio(audio), hop_s=hop_s, confidence=confidence, name=shown(audio)
-            )
-        return self.encode_stream([np.asarray(audio)], hop_s=hop_s, confidence=confidence, name="samples")
+            blocks, name = stream_audio(audio), shown(audio)
+        else:
+            blocks, name = iter([np.asarray(audio)]), "samples"
+        return self.encode_stream(blocks, hop_s=hop_s, confidence=confidence, overhang=overhang, name=name)
 
-    def encode_query(self, audio: PathLike | Float32) -> Fingerprint:
-        """Fingerprint with the query hop and with confidence: what :meth:`samaf.search.Searcher.search` takes."""
-        return self.encode(audio, hop_s=QUERY_HOP_S, confidence=True)
+    def encode_query(self, audio: PathLike | Float32, *, hop_s: float = QUERY_HOP_S) -> Fingerprint:
+        """Fingerprint with confidence and overhanging windows: what :meth:`samaf.search.Searcher.search` takes."""
+        return self.encode(audio, hop_s=hop_s, confidence=True, overhang=True)
 
     def encode_stream(
         self,
@@ -192,52 +218,108 @@ class Encoder:
         *,
         hop_s: float = REFERENCE_HOP_S,
         confidence: bool = False,
+        overhang: bool = False,
         name: str = "stream",
     ) -> Fingerprint:
         """Like :meth:`encode`, from blocks of samples of any size; `name` is for the error message."""
-        rows, valid, activations = [], [], []
         seconds = _Counter()
-        for out, good in self._activations(seconds.count(blocks, name), hop_s):
+        parts = _with_end(FRONT_ENDS[self.weights.front_end][0](), seconds.count(blocks, name))
+        made = self._of_frames(parts, hop_s, confidence=confidence, overhang=overhang)
+        if made is None or seconds.total_s < 1.0:
+            raise AudioError(f"{name}: {seconds.total_s:.3f} s of audio; at least 1 s is needed for a hash")
+        return replace(made, duration_s=seconds.total_s)
+
+    def sketches(
+        self, samples: Float32, speeds: Iterable[float], *, hop_s: float
+    ) -> Iterator[tuple[float, Fingerprint]]:
+        """(speed, query fingerprint) of a clip restored from each of some speeds, near enough to choose one.
+
+        The frames are stretched and shifted, not the samples, so that each costs little more than its hashes. Only for
+        the log-mel front end; with another there are none. Speeds at which less than 1 s is left are passed over.
+        """
+        if self.weights.front_end != "log-mel":
+            return
+        frames, levels = frames_of(FRONT_ENDS["log-mel"][0](), samples)
+        for speed in speeds:
+            if round(len(samples) * speed) < SAMPLE_RATE:
+                continue
+            played = restored_log_mel(frames, levels, speed)
+            made = self._of_frames([played], hop_s, confidence=True, overhang=False)
+            if made is not None:
+                yield speed, made
+
+    def _of_frames(
+        self, parts: Iterable[tuple[Float32, Float32]], hop_s: float, *, confidence: bool, overhang: bool
+    ) -> Fingerprint | None:
+        """Fingerprint of frames and their levels; None if there is no whole window."""
+        hop = _hop_frames(hop_s)
+        lead = int((1.0 - LEAST_KNOWN) * WINDOW_FRAMES - EDGE_FRAMES) // hop * hop if overhang else 0
+        rows, valid, shares, activations = [], [], [], []
+        n_frames = 0
+
+        def counted() -> Iterator[tuple[Float32, Float32]]:
+            nonlocal n_frames
+            for frames, levels in parts:
+                n_frames += len(frames)
+                yield frames, levels
+
+        known_parts = _overhung(counted(), lead) if overhang else _all_known(counted())
+        for out, good, known in self._activations(known_parts, hop):
             rows.append(_pack(out, good))
             valid.append(good)
+            shares.append(known)
             if confidence:
                 activations.append(np.abs(out))
         if not rows:
-            raise AudioError(f"{name}: {seconds.total_s:.3f} s of audio; at least 1 s is needed for a hash")
+            return None
         return Fingerprint(
             hashes=np.concatenate(rows),
             valid=np.concatenate(valid),
             hop_s=hop_s,
             bits=self.bits,
             model_id=self.model_id,
-            duration_s=seconds.total_s,
+            duration_s=n_frames / FRAMES_PER_SECOND,
             confidence=np.concatenate(activations) if confidence else None,
+            start_s=-lead / FRAMES_PER_SECOND,
+            known=np.concatenate(shares) if overhang else None,
         )
 
     def _activations(
-        self, blocks: Iterable[Float32], hop_s: float
-    ) -> Iterator[tuple[Float32, NDArray[np.bool_]]]:
-        """(pre-sign activations (k, bits), valid (k,)) of successive windows, some at a time."""
-        hop = round(hop_s * FRAMES_PER_SECOND) if math.isfinite(hop_s) else 0
-        if hop < 1 or abs(hop - hop_s * FRAMES_PER_SECOND) > 1e-6:
-            raise ValueError(f"hop of {hop_s} s: must be a multiple of {1 / FRAMES_PER_SECOND} s")
-        stream, normalise = FRONT_ENDS[self.weights.front_end]
-        front_end = stream()
+        self, parts: Iterable[Part], hop: int
+    ) -> Iterator[tuple[Float32, NDArray[np.bool_], Float32]]:
+        """(pre-sign activations (k, bits), valid (k,), known share (k,)) of successive windows, some at a time."""
+        front_end, normalise = FRONT_ENDS[self.weights.front_end]
         frames = np.empty((0, front_end.n_values), np.float32)
         levels = np.empty(0, np.float32)
+        known = np.empty(0, np.bool_)
         start = 0  # of the next window, in frames of the buffer
-        for new_frames, new_levels in _with_end(front_end, blocks):
+        for new_frames, new_levels, is_known in parts:
             frames = np.concatenate([frames, new_frames])
             levels = np.concatenate([levels, new_levels])
+            known = np.concatenate([known, is_known])
             while start + WINDOW_FRAMES <= len(frames):
                 k = min(_BATCH, (len(frames) - start - WINDOW_FRAMES) // hop + 1)
                 at = (start + hop * np.arange(k))[:, None] + np.arange(WINDOW_FRAMES)
-                windows, spread = normalise(frames[at])
-                good = (levels[at].mean(axis=1) >= SILENCE_LEVEL) & (spread >= FLAT_SPREAD)
-                yield self._network(windows.reshape(k, -1, self._network.n_inputs)), good
+                windows, there = frames[at], known[at]
+                share = there.mean(axis=1, dtype=np.float32)
+                if not there.all():
+                    windows = fill_missing(windows, there)
+                windows, spread = normalise(windows)
+                level = np.einsum("nf,nf->n", levels[at], there.astype(np.float32)) / np.maximum(
+                    share * WINDOW_FRAMES, 1.0
+                )
+                good = (level >= SILENCE_LEVEL) & (spread >= FLAT_SPREAD)
+                yield self._network(windows.reshape(k, -1, self._network.n_inputs)), good, share
                 start += k * hop
             keep = min(start, len(frames))
-            frames, levels, start = frames[keep:], levels[keep:], start - keep
+            frames, levels, known, start = frames[keep:], levels[keep:], known[keep:], start - keep
+
+
+def _hop_frames(hop_s: float) -> int:
+    hop = round(hop_s * FRAMES_PER_SECOND) if math.isfinite(hop_s) else 0
+    if hop < 1 or abs(hop - hop_s * FRAMES_PER_SECOND) > 1e-6:
+        raise ValueError(f"hop of {hop_s} s: must be a multiple of {1 / FRAMES_PER_SECOND} s")
+    return hop
 
 
 class _Counter:
@@ -261,6 +343,43 @@ class _Counter:
                 raise AudioError(f"{name}: holds NaN, infinite or absurdly large samples; decode it again")
             self.n_samples += len(block)
             yield block
+
+
+def _all_known(parts: Iterable[tuple[Float32, Float32]]) -> Iterator[Part]:
+    for frames, levels in parts:
+        yield frames, levels, np.ones(len(frames), np.bool_)
+
+
+def _overhung(parts: Iterable[tuple[Float32, Float32]], lead: int) -> Iterator[Part]:
+    """The same frames with unknown ones before and after them; those next to the ends are not known either."""
+    first = EDGE_FRAMES
+    held: tuple[Float32, Float32] | None = (
+        None  # the last frames: whether they end the audio is not known yet
+    )
+
+    def unknown(frames: Float32, n: int) -> Part:
+        return np.zeros((n, frames.shape[1]), np.float32), np.zeros(n, np.float32), np.zeros(n, np.bool_)
+
+    def passed(frames: Float32, levels: Float32, last: int) -> Part:
+        nonlocal first
+        known = np.ones(len(frames), np.bool_)
+        known[:first] = False
+        first = max(0, first - len(frames))
+        known[max(0, len(frames) - last) :] = False
+        return frames, levels, known
+
+    for frames, levels in parts:
+        if held is None:
+            yield unknown(frames, lead)
+            held = frames, levels
+            continue
+        frames, levels = np.concatenate([held[0], frames]), np.concatenate([held[1], levels])
+        cut = max(0, len(frames) - EDGE_FRAMES)
+        yield passed(frames[:cut], levels[:cut], 0)
+        held = frames[cut:], levels[cut:]
+    if held is not None:
+        yield passed(*held, EDGE_FRAMES)
+        yield unknown(held[0], int((1.0 - LEAST_KNOWN) * WINDOW_FRAMES) - EDGE_FRAMES)
 
 
 def _with_end(front_end: FrontEnd, blocks: Iterable[Float32]) -> Iterator[tuple[Float32, Float32]]:

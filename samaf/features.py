@@ -261,6 +261,38 @@ def log_mel(samples: Float32) -> tuple[Float32, Float32]:
     return frames_of(LogMel(), samples)
 
 
+def restored_log_mel(frames: Float32, levels: Float32, speed: float) -> tuple[Float32, Float32]:
+    """Log-mel frames of audio that was played at a speed, as they would be at its own, without decoding it anew.
+
+    Time is stretched and bands are shifted, both by linear interpolation. What lies beyond the outermost bands is
+    taken to be as loud as they are. Near enough to tell whether a speed is worth a closer look.
+
+    Parameters
+    ----------
+    frames, levels
+        As :func:`log_mel` gives them, (n, 64) and (n,).
+    speed
+        1.05 for audio that was played 5 % faster.
+
+    Returns
+    -------
+    frames, levels
+        Of ``round(speed n)`` frames.
+    """
+    at = np.clip((np.arange(round(speed * len(frames))) + 0.5) / speed - 0.5, 0, len(frames) - 1)
+    left = np.minimum(at.astype(np.int64), max(0, len(frames) - 2))
+    part = (at - left).astype(np.float32)[:, None]
+    right = np.minimum(left + 1, len(frames) - 1)
+    low, high = hz_to_mel(np.array([MEL_LOW_HZ, MEL_HIGH_HZ]))
+    step = (high - low) / (MEL_BANDS + 1)
+    hz = mel_to_hz(low + step * np.arange(1, MEL_BANDS + 1))
+    band = np.clip((hz_to_mel(hz * speed) - low) / step - 1.0, 0, MEL_BANDS - 1)
+    below = np.minimum(band.astype(np.int64), MEL_BANDS - 2)
+    share = (band - below).astype(np.float32)
+    shifted = frames[:, below] * (1 - share) + frames[:, below + 1] * share
+    return shifted[left] * (1 - part) + shifted[right] * part, levels[np.rint(at).astype(np.int64)]
+
+
 def mfcc(samples: Float32) -> Float32:
     """Thirteen MFCC of a whole signal, equal to ``python_speech_features.mfcc(samples, 16000)``.
 
@@ -269,6 +301,21 @@ def mfcc(samples: Float32) -> Float32:
     float32 (1 + ceil((n - 400) / 160), 13)
     """
     return frames_of(Mfcc(centred=False), samples)[0]
+
+
+def fill_missing(windows: Float32, known: NDArray[np.bool_]) -> Float32:
+    """Windows whose missing frames are the mean of their known ones.
+
+    Parameters
+    ----------
+    windows
+        float32 (n, frames, values); what missing frames hold does not count.
+    known
+        bool (n, frames): which frames are known. A window of which none is becomes 0.
+    """
+    counts = np.maximum(known.sum(axis=1, dtype=np.float32), np.float32(1))
+    total = np.einsum("nfv,nf->nv", windows, known.astype(np.float32))
+    return np.where(known[:, :, None], windows, (total / counts[:, None])[:, None, :])
 
 
 def normalise_log_mel(windows: Float32) -> tuple[Float32, Float32]:

@@ -1,15 +1,18 @@
 """Fingerprint: the hashes of one recording, and the file that keeps them.
 
-File format, version 1, all numbers little-endian::
+File format, version 2, all numbers little-endian::
 
     6 bytes   b"SAMAFP"
     uint16    version
     uint32    length of the header
-    header    JSON, UTF-8: bits, hop_s, model_id, duration_s, n_hashes, confidence (bool)
+    header    JSON, UTF-8: bits, hop_s, model_id, duration_s, n_hashes, confidence (bool), start_s
     hashes    uint64 (n_hashes, bits / 64)
     valid     uint8 (n_hashes,), 0 or 1
     [confidence  float16 (n_hashes, bits)]
+    known     float32 (n_hashes,)
     uint32    CRC-32 of all before it
+
+Version 1 has neither `start_s` nor `known`; a fingerprint without rows that overhang is written in it.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ FILE_SUFFIX = ".samaf"
 """File name ending of saved fingerprints."""
 
 _MAGIC = b"SAMAFP"
-_VERSION = 1
+_VERSION, _OVERHANGING = 1, 2
 _PREFIX = struct.Struct("<6sHI")
 _CRC = struct.Struct("<I")
 _MODEL_ID = re.compile(r"[0-9a-f]{64}")
@@ -73,7 +76,7 @@ class Fingerprint:
     Parameters
     ----------
     hashes : ndarray of uint64, shape (n, bits // 64)
-        Row i is the code of the second that starts at ``i * hop_s``; bit b is bit ``b % 64`` of word
+        Row i is the code of the second that starts at ``start_s + i * hop_s``; bit b is bit ``b % 64`` of word
         ``b // 64``.
     valid : ndarray of bool, shape (n,)
         False where a window has no content (silence, flat noise); such a row is zero, and no other row is.
@@ -87,6 +90,10 @@ class Fingerprint:
         Length of the recording in seconds.
     confidence : ndarray of float32, shape (n, bits), optional
         Magnitude of each bit's real value before its sign was taken; kept for queries.
+    start_s : float
+        Where the window of row 0 starts; before the audio (negative) in a query, whose first windows overhang.
+    known : ndarray of float32, shape (n,), optional
+        Share of each window that lies in the audio, above 0; None: all of each.
 
     Raises
     ------
@@ -101,6 +108,8 @@ class Fingerprint:
     model_id: str
     duration_s: float
     confidence: NDArray[np.float32] | None = None
+    start_s: float = 0.0
+    known: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         def convert(name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -126,6 +135,14 @@ class Fingerprint:
             confidence = convert("confidence", np.float32, (n, self.bits))
             if not (np.isfinite(confidence).all() and (confidence >= 0).all()):
                 raise ValueError("confidence must be finite and not negative")
+        if not math.isfinite(self.start_s):
+            raise ValueError(f"start_s must be finite, got {self.start_s}")
+        if self.known is None and self.start_s != 0.0:
+            raise ValueError("a fingerprint that does not start at 0 must say what of its windows is known")
+        if self.known is not None:
+            known = convert("known", np.float32, (n,))
+            if not ((known > 0) & (known <= 1)).all():
+                raise ValueError("known must be above 0 and at most 1")
         if (hashes.any(axis=1) != valid).any():
             raise ValueError(
                 "a row of hashes must be zero where, and only where, valid is False: see mark_rows"
@@ -142,11 +159,12 @@ class Fingerprint:
             return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
         return (
-            (self.hop_s, self.bits, self.model_id, self.duration_s)
-            == (other.hop_s, other.bits, other.model_id, other.duration_s)
+            (self.hop_s, self.bits, self.model_id, self.duration_s, self.start_s)
+            == (other.hop_s, other.bits, other.model_id, other.duration_s, other.start_s)
             and same(self.hashes, other.hashes)
             and same(self.valid, other.valid)
             and same(self.confidence, other.confidence)
+            and same(self.known, other.known)
         )
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
@@ -160,7 +178,12 @@ class Fingerprint:
     @property
     def times_s(self) -> NDArray[np.float64]:
         """Start of each hash's window in seconds, shape (n,)."""
-        return np.arange(len(self), dtype=np.float64) * self.hop_s
+        return self.start_s + np.arange(len(self), dtype=np.float64) * self.hop_s
+
+    @property
+    def overhangs(self) -> bool:
+        """Whether windows begin before the audio or end after it: what a query has, and a reference has not."""
+        return self.known is not None
 
     def hex(self) -> list[str]:
         """Return each hash as ``bits // 4`` hexadecimal digits, the byte of bits 0 to 7 first.
@@ -210,11 +233,16 @@ class Fingerprint:
             "n_hashes": len(self),
             "confidence": self.confidence is not None,
         }
+        if self.known is not None:
+            header["start_s"] = float(self.start_s)
+        version = _VERSION if self.known is None else _OVERHANGING
         text = json.dumps(header).encode()
-        parts = [_PREFIX.pack(_MAGIC, _VERSION, len(text)), text]
+        parts = [_PREFIX.pack(_MAGIC, version, len(text)), text]
         parts += [self.hashes.astype("<u8").tobytes(), self.valid.astype("u1").tobytes()]
         if self.confidence is not None:
             parts.append(np.minimum(self.confidence, np.finfo(np.float16).max).astype("<f2").tobytes())
+        if self.known is not None:
+            parts.append(self.known.astype("<f4").tobytes())
         data = b"".join(parts)
         try:
             _write_atomically(Path(path), data + _CRC.pack(zlib.crc32(data)))
@@ -246,25 +274,26 @@ class Fingerprint:
         if len(data) < _PREFIX.size + _CRC.size:
             raise damaged
         _, version, header_bytes = _PREFIX.unpack_from(data)
-        if version != _VERSION:
+        if version not in (_VERSION, _OVERHANGING):
             raise FingerprintError(
-                f"{shown(path)}: has format version {version}, this samaf reads version {_VERSION}; "
+                f"{shown(path)}: has format version {version}, this samaf reads versions 1 and {_OVERHANGING}; "
                 "update samaf, or make the file again with `samaf encode`"
             )
         body = memoryview(data)[: -_CRC.size]
         if zlib.crc32(body) != _CRC.unpack_from(data, len(body))[0]:
             raise damaged
         try:
-            return cls._parsed(body[_PREFIX.size :], header_bytes)
+            return cls._parsed(body[_PREFIX.size :], header_bytes, overhangs=version == _OVERHANGING)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged from error
 
     @classmethod
-    def _parsed(cls, body: memoryview, header_bytes: int) -> Fingerprint:
+    def _parsed(cls, body: memoryview, header_bytes: int, *, overhangs: bool) -> Fingerprint:
         """Take header and arrays apart; whatever does not fit raises ValueError, KeyError or TypeError."""
         header = json.loads(bytes(body[:header_bytes]))
         n, bits, words = header["n_hashes"], header["bits"], header["bits"] // 64
         layout = [("<u8", n * words), ("u1", n)] + [("<f2", n * bits)] * bool(header["confidence"])
+        layout += [("<f4", n)] * overhangs
         offset = header_bytes
         arrays = []
         for dtype, count in layout:
@@ -280,6 +309,8 @@ class Fingerprint:
             model_id=header["model_id"],
             duration_s=header["duration_s"],
             confidence=arrays[2].astype(np.float32).reshape(n, bits) if header["confidence"] else None,
+            start_s=header["start_s"] if overhangs else 0.0,
+            known=arrays[-1].astype(np.float32) if overhangs else None,
         )
 
 

@@ -304,6 +304,8 @@ def _fitted(print_: Fingerprint, index: Index) -> Fingerprint:
     """Cut a fingerprint to an index's bits and hop, if it holds enough of both."""
     header = index.header
     index.check_fits(model_id=print_.model_id)
+    if print_.overhangs:
+        raise FingerprintError("was made for searching; encode it again without --confidence")
     if print_.bits < header.bits:
         raise FingerprintError(
             f"has {print_.bits} bits a hash, the index {header.bits}; encode it again with --bits {header.bits}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,23 +21,18 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.match import SURE_SCORE, Match, check_limits, decide
 from samaf.search import Searcher
 from samaf.settings import check_hop, check_speed, processors
+from samaf.verdict import Match, check_limits
 from samaf.weights import DEFAULT_PATH, Weights
 
 SPEED_STEP = 0.05
 SPEED_CLIP_S = 15.0
 """Clips up to this long are tried at other speeds."""
-SPEED_PENALTY = 1.0
-"""Other speeds are more chances to be wrong, and rarer: their E-values count tenfold."""
 
-CLEAR_DB = 30.0
-"""A clip whose level ranges over more than this has pauses without noise in them."""
-CLEAR_BER = 0.15
-"""In a clear clip, no noise excuses more errors than this: they come from another speed, or from another recording."""
-DOUBT = 60.0
-"""Powers of ten by which the E-value of a match in a clear clip grows with each further 1 of BER; tuned on speech."""
+SKETCH_ROWS = 16
+"""About as many rows tell at which speed a clip was played."""
+SKETCH_HOP_S = 0.4
 
 StrPath = str | os.PathLike[str]
 
@@ -196,6 +189,8 @@ class Library:
         top: int = settings.TOP,
         exhaustive: bool = False,
         speed: tuple[float, float] = settings.SPEED,
+        without: Collection[int] = (),
+        progress: Callable[[float, float], None] | None = None,
     ) -> list[Match]:
         """Identify a clip.
 
@@ -218,6 +213,10 @@ class Library:
         speed
             Slowest and fastest speed to try; ``(1, 1)`` for none but the clip's own. Needs audio: a fingerprint
             is searched as it is.
+        without
+            Ids of tracks that count as not stored.
+        progress
+            Called with (seconds of the clip searched, seconds).
 
         Returns
         -------
@@ -239,28 +238,18 @@ class Library:
         if not print_.valid.any():
             raise AudioError(f"{name}: is silent or steady noise throughout; give a clip with content")
 
-        def candidates(print_: Fingerprint) -> list[Match]:
-            return self.searcher.candidates(print_, max_evalue=max_evalue, top=top, exhaustive=exhaustive)
-
-        found = candidates(print_)
-        audio = np.concatenate(samples) if samples else np.empty(0, np.float32)
-        clear = level_range_db(audio) > CLEAR_DB
-
-        def sure(match: Match) -> bool:
-            return match.score >= SURE_SCORE and not (clear and match.ber > CLEAR_BER)
-
-        if samples and not any(map(sure, found)):
-            hop_s = self.index.header.query_hop_s
-            for tried in _speeds(*speed):
-                restored = soxr.resample(audio, SAMPLE_RATE, SAMPLE_RATE * tried, quality="MQ")
-                if len(restored) < SAMPLE_RATE:
-                    continue
-                print_ = self.encoder.encode(restored, hop_s=hop_s, confidence=True)
-                if print_.valid.any():
-                    found += [played_at(match, tried) for match in candidates(print_)]
-        if clear:
-            found = [doubted(match) for match in found]
-        return decide(found, ber=ber, max_evalue=max_evalue, top=top)
+        return self.searcher.search(
+            print_,
+            ber=ber,
+            max_evalue=max_evalue,
+            top=top,
+            exhaustive=exhaustive,
+            without=without,
+            restored=_Restored(self.encoder, np.concatenate(samples), print_.hop_s, _speeds(*speed))
+            if samples
+            else None,
+            progress=progress,
+        )
 
     def _query(
         self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str, samples: list[NDArray[np.float32]]
@@ -273,8 +262,34 @@ class Library:
             return clip.truncated(min(clip.bits, self.index.header.bits))
         blocks = stream_audio(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
         return self.encoder.encode_stream(
-            _keeping(blocks, samples), hop_s=self.index.header.query_hop_s, confidence=True, name=name
+            _keeping(blocks, samples),
+            hop_s=self.index.header.query_hop_s,
+            confidence=True,
+            overhang=True,
+            name=name,
         )
+
+
+class _Restored:
+    """A short clip as it was before it was played at another speed."""
+
+    def __init__(
+        self, encoder: Encoder, samples: NDArray[np.float32], hop_s: float, speeds: list[float]
+    ) -> None:
+        self.encoder, self.samples, self.hop_s, self.speeds = encoder, samples, hop_s, speeds
+
+    def sketches(self) -> Iterator[tuple[float, Fingerprint]]:
+        """See :class:`samaf.search.Restored`: the longer the clip, the fewer rows a second do."""
+        seconds = len(self.samples) / SAMPLE_RATE
+        coarse = min(
+            max(1, round(seconds / SKETCH_ROWS / self.hop_s)), max(1, round(SKETCH_HOP_S / self.hop_s))
+        )
+        return self.encoder.sketches(self.samples, self.speeds, hop_s=coarse * self.hop_s)
+
+    def at(self, speed: float) -> Fingerprint:
+        """See :class:`samaf.search.Restored`."""
+        played = soxr.resample(self.samples, SAMPLE_RATE, SAMPLE_RATE * speed, quality="MQ")
+        return self.encoder.encode_query(played, hop_s=self.hop_s)
 
 
 def _keeping(
@@ -291,50 +306,11 @@ def _keeping(
         yield block
 
 
-def level_range_db(audio: NDArray[np.float32]) -> float:
-    """Decibels from the level of the quietest twelfth of a clip's 10 ms frames to that of the loudest twentieth."""
-    frame = SAMPLE_RATE // FRAMES_PER_SECOND
-    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
-    if len(frames) == 0:
-        return 0.0
-    level = 10.0 * np.log10(np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12)
-    quiet, loud = np.percentile(level, [8.0, 95.0])
-    return float(loud - quiet)
-
-
-def doubted(match: Match) -> Match:
-    """A match in a clear clip, its E-value the larger the more bits differ beyond :data:`CLEAR_BER`.
-
-    What reads the same words in the same rhythm, or plays the same loop, agrees better than chance, but worse than
-    the recording itself would where nothing else is heard.
-    """
-    return match.weakened(DOUBT * max(0.0, match.ber - CLEAR_BER))
-
-
 def _speeds(slowest: float, fastest: float) -> list[float]:
     """Speeds to try beside 1."""
     down = range(1, int((1.0 - slowest) / SPEED_STEP + 1e-6) + 1)
     up = range(1, int((fastest - 1.0) / SPEED_STEP + 1e-6) + 1)
     return [1.0 - SPEED_STEP * k for k in down] + [1.0 + SPEED_STEP * k for k in up]
-
-
-def played_at(match: Match, speed: float) -> Match:
-    """A match of audio that was restored from `speed`, told in the clip's own time, by the fewest changes."""
-    tempo, cents = match.tempo, 0.0
-    if abs(tempo - 1.0) <= SPEED_STEP / 2:
-        speed_told, tempo = speed * tempo, 1.0
-    elif abs(tempo * speed - 1.0) <= SPEED_STEP / 2:
-        speed_told, tempo, cents = 1.0, tempo * speed, 1200.0 * math.log2(speed)
-    else:
-        speed_told = speed
-    return replace(
-        match.weakened(SPEED_PENALTY),
-        query_start_s=round(match.query_start_s / speed, 3),
-        query_end_s=round(match.query_end_s / speed, 3),
-        speed=round(speed_told, 4),
-        tempo=round(tempo, 4),
-        pitch_cents=round(cents, 1),
-    )
 
 
 def _query_hop(hop_s: float) -> float:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from samaf.background import RUN_ROWS
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.hamming import pack
-from samaf.model.calibrate import TAIL_LEVELS, TAIL_ROWS
 from samaf.weights import Weights
 
 QUERY_HOP_S = 0.1
@@ -56,22 +56,36 @@ def noisy(values: np.ndarray, amount: float, rng: np.random.Generator) -> np.nda
 
 @dataclass
 class Model:
-    """Weights that never encode, with a null model that fits the random codes."""
+    """Weights that never encode, with a calibration that fits the random codes."""
 
     weights: Weights
 
     @classmethod
     def make(cls) -> Model:
         rng = np.random.default_rng(0)
-        runs = np.stack([activations(24.5, rng, 256)[::5] for _ in range(64)])
-        background = pack(runs.reshape(-1, 256) > 0).reshape(*runs.shape[:2], 4)
-        # one-sided normal tail
-        z = np.array([1.2816, 1.8610, 2.3263, 2.7370, 3.0902, 3.4026, 3.7190])
-        null = {
-            "agreement": np.array([0.2, 2.5]),
-            "background": background,
-            "tail_rows": np.array(TAIL_ROWS),
-            "tail_levels": TAIL_LEVELS,
-        } | {f"tail_z_{bits}": np.tile(z, (len(TAIL_ROWS), 1)) for bits in (64, 128, 256)}
+        runs = np.stack([activations(25.0, rng, 256)[: 5 * RUN_ROWS : 5] for _ in range(160)])
+        # what fit_tail makes of strangers of 1 to 30 s among 12 tracks of a minute
+        rate = np.array([0.78, 0.46, 0.26, 0.15, 0.09, 0.05])
+        log10_k = np.array([-2.3, -3.8, -4.7, -5.6, -6.6, -7.5])
+        log10_seen = np.minimum(-3.6, log10_k - rate / np.log(10))
+        calibration = {
+            "reliability": np.array([0.2, 2.5, 1.0]),
+            "share": np.array([1.0, 0.25]),
+            "background": pack(runs.reshape(-1, 256) > 0).reshape(*runs.shape[:2], 4),
+            "hops": np.array([0.5, 1.0]),
+            "tail_seconds": np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]),
+        } | {f"tail_{bits}": np.stack([[rate, log10_k, log10_seen]] * 2) for bits in (64, 128, 256)}
         small = np.zeros((1, 4))
-        return cls(Weights("log-mel", 4, (64, 128, 256), small, small, small[0], small, small[0], null=null))
+        return cls(
+            Weights(
+                "log-mel",
+                4,
+                (64, 128, 256),
+                small,
+                small,
+                small[0],
+                small,
+                small[0],
+                calibration=calibration,
+            )
+        )

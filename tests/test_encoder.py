@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synth import tune, write
 
-from samaf.encoder import Encoder, Network
+from samaf.encoder import LEAST_KNOWN, Encoder, Network
 from samaf.errors import AudioError, ModelError
 from samaf.features import FRONT_ENDS, frames_of
 from samaf.hamming import distance, pack
@@ -46,7 +47,7 @@ def random_weights(front_end: str = "log-mel", stack: int = 4, units: int = 32, 
         bias=normal(4 * units),
         dense=normal(units, BITS[-1]),
         dense_bias=normal(BITS[-1]) / 100,
-        null={"z": np.arange(3.0)},
+        calibration={"share": np.arange(3.0)},
         facts={"preset": {"name": "random"}},
     )
 
@@ -249,9 +250,10 @@ def test_shorter_codes_are_the_beginning_of_longer_ones(model: Path) -> None:
 
 def test_a_query_is_dense_and_has_confidence(encoder: Encoder) -> None:
     query = encoder.encode_query(tune(2))
-    assert query.hop_s == 0.1 and len(query) == 11
-    assert query.confidence is not None and query.confidence.shape == (11, 128)
+    assert query.hop_s == 0.1 and len(query) == 7 + 11 + 7
+    assert query.confidence is not None and query.confidence.shape == (25, 128)
     assert (query.confidence >= 0).all() and (query.confidence > 0).any()
+    assert query == encoder.encode(tune(2), hop_s=0.1, confidence=True, overhang=True)
 
 
 def test_a_file_gives_the_hashes_of_its_samples(encoder: Encoder, tmp_path: Path) -> None:
@@ -274,6 +276,138 @@ def test_encoding_is_repeatable_and_leaves_the_samples(encoder: Encoder) -> None
     assert encoder.encode(samples) == encoder.encode(samples)
     np.testing.assert_array_equal(samples, before)
     assert encoder.encode(samples.astype(np.float64)) == encoder.encode(samples)
+
+
+# Windows that overhang
+
+
+def shares_of(seconds: float, hop_s: float) -> tuple[float, np.ndarray]:
+    """Where the first window starts, and the share of each that lies in the audio, 30 ms at each end left out."""
+    n, hop = round(100 * seconds), round(100 * hop_s)
+    starts = [s for s in range(-hop * 100, n, hop) if min(s + 100, n - 3) - max(s, 3) >= 25 and s <= n - 28]
+    return starts[0] / 100, np.array([min(s + 100, n - 3) - max(s, 3) for s in starts]) / 100
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.01, 1.55, 2.0, 3.7])
+@pytest.mark.parametrize("hop_s", [0.1, 0.01, 0.25, 0.5, 1.0, 2.5])
+def test_windows_overhang_by_up_to_three_quarters(encoder: Encoder, seconds: float, hop_s: float) -> None:
+    fingerprint = encoder.encode(tune(8)[: round(seconds * RATE)], hop_s=hop_s, overhang=True)
+    start_s, shares = shares_of(seconds, hop_s)
+    assert fingerprint.start_s == start_s and fingerprint.overhangs
+    assert fingerprint.known is not None
+    np.testing.assert_allclose(fingerprint.known, shares, atol=1e-6)
+    assert fingerprint.known.min() >= LEAST_KNOWN
+    assert fingerprint.duration_s == pytest.approx(seconds, abs=1e-4)
+    assert fingerprint.times_s / hop_s == pytest.approx(np.rint(fingerprint.times_s / hop_s), abs=1e-6)
+
+
+def test_windows_wholly_inside_are_the_ordinary_ones(encoder: Encoder) -> None:
+    samples = tune(4)
+    query, plain = encoder.encode_query(samples), encoder.encode(samples, hop_s=0.1, confidence=True)
+    assert query.known is not None and query.confidence is not None and plain.confidence is not None
+    inside = query.known == 1.0
+    assert inside.sum() == 29  # but for the first and the last of them
+    at = np.rint(query.times_s[inside] / 0.1).astype(int)
+    np.testing.assert_allclose(query.confidence[inside], plain.confidence[at], atol=1e-6)
+    assert distance(query.hashes[inside], plain.hashes[at]).max() <= 1
+
+
+def test_ordinary_windows_say_nothing_of_overhang(encoder: Encoder) -> None:
+    fingerprint = encoder.encode(tune(3), hop_s=0.1, confidence=True)
+    assert (fingerprint.start_s, fingerprint.known, fingerprint.overhangs) == (0.0, None, False)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 1, 160, 333, 7001, 16000]), max_size=8))
+def test_overhanging_windows_of_blocks_of_any_size(encoder: Encoder, sizes: list[int]) -> None:
+    samples = tune(8)[: sum(sizes) + RATE]
+    streamed = encoder.encode_stream(
+        np.split(samples, np.cumsum(sizes)), hop_s=0.1, confidence=True, overhang=True
+    )
+    whole = encoder.encode_query(samples)
+    assert (streamed.start_s, streamed.duration_s) == (whole.start_s, whole.duration_s)
+    np.testing.assert_array_equal(streamed.valid, whole.valid)
+    np.testing.assert_array_equal(streamed.known, whole.known)
+    np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-3)
+    assert distance(streamed.hashes, whole.hashes).max() <= 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 1, 2, 3, 4, 57, 100, 130]), max_size=8))
+def test_frames_in_pieces_of_any_size(encoder: Encoder, sizes: list[int]) -> None:
+    frames, levels = frames_of(FRONT_ENDS["log-mel"][0](), tune(6))
+    cuts = np.cumsum(sizes)
+    pieces = list(zip(np.split(frames, cuts), np.split(levels, cuts), strict=True))
+    for overhang in (False, True):
+        made, whole = (
+            encoder._of_frames(parts, 0.1, confidence=True, overhang=overhang)
+            for parts in (pieces, [(frames, levels)])
+        )
+        assert made is not None and whole is not None
+        np.testing.assert_allclose(made.confidence, whole.confidence, atol=1e-6)
+        assert replace(made, confidence=None) == replace(whole, confidence=None)
+
+
+def test_a_window_that_overhangs_hears_only_what_is_there(encoder: Encoder) -> None:
+    """Its missing frames are the mean of the known ones, whatever follows in the recording."""
+    samples = tune(4)
+    query = encoder.encode_query(samples)
+    frames, _ = frames_of(FRONT_ENDS["log-mel"][0](), samples)
+    padded = np.full((72 + 400 + 72, 64), 1e3, np.float32)
+    padded[72:472] = frames
+    known = np.zeros(544, bool)
+    known[75:469] = True
+    for row, start in ((0, -70), (3, -40), (len(query) - 1, 370)):
+        at = slice(72 + start, 172 + start)
+        window = np.where(known[at, None], padded[at], padded[at][known[at]].mean(axis=0))
+        activation = lstm(encoder.weights, FRONT_ENDS["log-mel"][1](window[None])[0].reshape(25, -1))[:128]
+        assert query.confidence is not None
+        np.testing.assert_allclose(query.confidence[row], np.abs(activation), atol=1e-3)
+
+
+def test_the_level_of_an_overhanging_window_is_that_of_what_is_there(encoder: Encoder) -> None:
+    sound = np.concatenate([tune(1.2), np.zeros(2 * RATE, np.float32)])
+    query = encoder.encode_query(sound)
+    assert query.valid[:8].all() and not query.valid[-8:].any()
+    quiet = encoder.encode_query(noise(2, 10 ** (-74 / 20)))  # half of it would be too quiet
+    assert quiet.valid.all()
+    assert not encoder.encode_query(np.zeros(2 * RATE, np.float32)).valid.any()
+
+
+@pytest.mark.parametrize("n", [1, 100, 15999])
+def test_less_than_a_second_has_no_overhang_either(encoder: Encoder, n: int) -> None:
+    with pytest.raises(AudioError, match=r"s of audio; at least 1 s is needed"):
+        encoder.encode_query(tune(1)[:n])
+
+
+# Sketches of a clip at other speeds
+
+
+def test_a_sketch_is_near_the_fingerprint_of_the_restored_clip() -> None:
+    encoder = Encoder()
+    clean = tune(8)
+    for speed in (0.9, 1.1):
+        fast = soxr.resample(clean, RATE * speed, RATE)
+        [(told, sketch)] = encoder.sketches(fast, [speed], hop_s=0.4)
+        assert told == speed and sketch.hop_s == 0.4 and sketch.known is None
+        assert sketch.confidence is not None and sketch.duration_s == pytest.approx(8.0, abs=0.02)
+        exact = encoder.encode(clean, hop_s=0.4)
+        n = min(len(exact), len(sketch))
+        near = distance(sketch.hashes[:n], exact.hashes[:n]).mean() / 128
+        as_it_is = encoder.encode(fast, hop_s=0.4)
+        far = distance(as_it_is.hashes[: n - 3], exact.hashes[: n - 3]).mean() / 128
+        assert near < 0.2 < 0.25 < far
+
+
+def test_sketches_of_less_than_a_second_are_passed_over(encoder: Encoder) -> None:
+    sketches = list(encoder.sketches(tune(1.04), [0.9, 0.95, 1.0, 1.1], hop_s=0.1))
+    assert [speed for speed, _ in sketches] == [1.0, 1.1]
+    assert list(encoder.sketches(tune(1.04), [], hop_s=0.1)) == []
+
+
+def test_another_front_end_has_no_sketches(tmp_path: Path) -> None:
+    random_weights("mfcc", 1).save(tmp_path / "m.npz")
+    assert list(Encoder(tmp_path / "m.npz").sketches(tune(3), [0.9, 1.1], hop_s=0.1)) == []
 
 
 # Content
@@ -430,7 +564,8 @@ def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(array, getattr(weights, name), rtol=1e-3, atol=1e-6)
     assert (loaded.front_end, loaded.stack, loaded.bits) == ("log-mel", 4, BITS)
     assert loaded.facts == weights.facts and loaded.units == 32
-    np.testing.assert_array_equal(loaded.null["z"], weights.null["z"])
+    assert loaded.calibration.keys() == {"share"}
+    np.testing.assert_array_equal(loaded.calibration["share"], weights.calibration["share"])
     assert loaded.model_id == weights.model_id
     loaded.save(tmp_path / "b.npz")
     assert Weights.load(tmp_path / "b.npz").model_id == weights.model_id
@@ -439,7 +574,7 @@ def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
 
 def test_the_id_is_that_of_the_hashes() -> None:
     weights = random_weights()
-    assert replace(weights, facts={}, null={}).model_id == weights.model_id
+    assert replace(weights, facts={}, calibration={}).model_id == weights.model_id
     assert len(weights.model_id) == 64 and set(weights.model_id) <= set("0123456789abcdef")
     for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
         changed = getattr(weights, name).copy()
@@ -574,7 +709,10 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(
 def test_the_shipped_weights_are_small_and_calibrated() -> None:
     assert DEFAULT_PATH.stat().st_size <= 6_000_000
     weights = Weights.load()
-    assert weights.bits == BITS and weights.null
+    assert weights.bits == BITS
+    knots = len(weights.calibration["tail_seconds"])
+    hops = len(weights.calibration["hops"])
+    assert all(weights.calibration[f"tail_{bits}"].shape == (hops, 2, knots) for bits in BITS)
     for bits in BITS:
         fingerprint = Encoder(bits=bits).encode(tune(4))
         assert fingerprint.valid.all() and len(np.unique(fingerprint.hashes, axis=0)) == 4

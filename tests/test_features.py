@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import python_speech_features as psf
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synth import tune
@@ -18,6 +19,7 @@ from samaf.features import (
     FrontEnd,
     LogMel,
     Mfcc,
+    fill_missing,
     frames_of,
     hz_to_mel,
     log_mel,
@@ -25,6 +27,7 @@ from samaf.features import (
     mfcc,
     normalise_log_mel,
     normalise_mfcc,
+    restored_log_mel,
 )
 
 TUNE = tune(3)
@@ -202,3 +205,81 @@ def test_flat_windows_have_no_spread() -> None:
     for _, normalise in FRONT_ENDS.values():
         out, spread = normalise(flat)
         assert np.isfinite(out).all() and (spread < 1e-5).all()
+
+
+# What of a window is missing
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0.0, 1.0))
+def test_missing_frames_are_the_mean_of_the_known_ones(seed: int, n: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    frames = rng.standard_normal((n, 20, 7)).astype(np.float32)
+    known = rng.random((n, 20)) < share
+    known[np.arange(n), rng.integers(0, 20, n)] = True
+    before = frames.copy()
+    filled = fill_missing(frames, known)
+    for i in range(n):
+        for k in range(20):
+            if known[i, k]:
+                np.testing.assert_array_equal(filled[i, k], frames[i, k])
+            else:
+                np.testing.assert_allclose(filled[i, k], frames[i, known[i]].mean(axis=0), atol=1e-5)
+    np.testing.assert_array_equal(frames, before)  # the input stays
+
+
+def test_what_missing_frames_hold_does_not_count() -> None:
+    known = np.arange(100)[None] >= 40
+    frames = windows(n=1)
+    other = np.where(known[:, :, None], frames, np.float32(77))
+    np.testing.assert_array_equal(fill_missing(frames, known), fill_missing(other, known))
+
+
+# Another speed
+
+
+def played(samples: np.ndarray, speed: float) -> np.ndarray:
+    return soxr.resample(samples, 16000 * speed, 16000)
+
+
+@pytest.mark.parametrize("speed", [0.9, 0.95, 1.05, 1.1])
+def test_restored_frames_are_near_those_of_the_restored_audio(speed: float) -> None:
+    clean = tune(6)
+    fast = played(clean, speed)
+    exact, exact_level = log_mel(clean)
+    restored, level = restored_log_mel(*log_mel(fast), speed)
+    assert abs(len(restored) - len(exact)) <= 1 and len(level) == len(restored)
+    assert restored.dtype == level.dtype == np.float32
+    n = min(len(exact), len(restored))
+
+    def off(frames: np.ndarray) -> float:
+        inner = (slice(10, n - 10), slice(4, 56))  # the outermost bands are beyond what the other speed has
+        return float(np.median(np.abs(frames[inner] - exact[inner])))
+
+    as_it_is = log_mel(fast)[0]
+    slowed = as_it_is[np.clip(np.rint(np.arange(n) / speed).astype(int), 0, len(as_it_is) - 1)]
+    assert off(restored) < 0.5 * off(slowed) and off(restored) < 0.5
+    assert np.corrcoef(level[:n], exact_level[:n])[0, 1] > 0.9
+
+
+def test_frames_at_their_own_speed_stay() -> None:
+    frames, levels = log_mel(tune(2))
+    restored, level = restored_log_mel(frames, levels, 1.0)
+    np.testing.assert_allclose(restored, frames, atol=1e-4)
+    np.testing.assert_array_equal(level[:-1], levels[:-1])
+
+
+def test_a_tone_is_moved_to_its_own_band() -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(32000) / 16000).astype(np.float32)
+    own = log_mel(tone)[0][50].argmax()
+    for speed in (0.9, 1.1):
+        restored, _ = restored_log_mel(*log_mel(played(tone, speed)), speed)
+        assert abs(int(restored[50].argmax()) - int(own)) <= 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_few_frames(n: int) -> None:
+    frames, levels = log_mel(TUNE[: 160 * n])
+    for speed in (0.9, 1.1):
+        restored, level = restored_log_mel(frames, levels, speed)
+        assert restored.shape == (round(speed * n), 64) and level.shape == (round(speed * n),)
+        assert np.isfinite(restored).all()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,14 @@ def make(n: int = 9, bits: int = 128, *, confidence: bool = True, seed: int = 0)
     return Fingerprint(hashes, valid, 0.1, bits, MODEL, 1.0 + 0.1 * n, magnitudes if confidence else None)
 
 
+def overhanging(n: int = 9, bits: int = 128, *, confidence: bool = True, seed: int = 0) -> Fingerprint:
+    """What a query has: windows that begin before the audio and end after it."""
+    known = 1.0 - np.random.default_rng(seed + 1).random(n)
+    return replace(
+        make(n, bits, confidence=confidence, seed=seed), start_s=-0.7, known=known.astype(np.float32)
+    )
+
+
 def resealed(data: bytes) -> bytes:
     """The same file with a CRC that fits."""
     return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
@@ -37,12 +47,13 @@ def resealed(data: bytes) -> bytes:
     n=st.integers(0, 40),
     bits=st.sampled_from([64, 128, 256, 512]),
     confidence=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
+    overhang=st.booleans(),
+    seed=st.integers(0, 2**32 - 2),
 )
 def test_saved_and_loaded_it_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, n: int, bits: int, confidence: bool, seed: int
+    tmp_path_factory: pytest.TempPathFactory, n: int, bits: int, confidence: bool, overhang: bool, seed: int
 ) -> None:
-    fingerprint = make(n, bits, confidence=confidence, seed=seed)
+    fingerprint = (overhanging if overhang else make)(n, bits, confidence=confidence, seed=seed)
     path = tmp_path_factory.getbasetemp() / "a.samaf"
     fingerprint.save(path)
     loaded = Fingerprint.load(path)
@@ -78,10 +89,53 @@ def test_the_file_is_as_documented(tmp_path: Path) -> None:
     assert struct.unpack("<I", body[27:])[0] == zlib.crc32(data[:-4])
 
 
-@pytest.mark.parametrize("at", [0, 5, 6, 8, 11, 12, 40, -300, -100, -5, -1])
-def test_a_changed_byte_is_found(tmp_path: Path, at: int) -> None:
+def test_without_overhang_the_file_is_of_version_1(tmp_path: Path) -> None:
+    """Byte for byte, so that an older samaf reads it; and what an older one wrote is read."""
+    fingerprint = make(3, 64)
+    assert fingerprint.confidence is not None
+    header = {
+        "bits": 64,
+        "hop_s": 0.1,
+        "model_id": MODEL,
+        "duration_s": fingerprint.duration_s,
+        "n_hashes": 3,
+        "confidence": True,
+    }
+    text = json.dumps(header).encode()
+    data = b"SAMAFP" + struct.pack("<HI", 1, len(text)) + text
+    data += fingerprint.hashes.astype("<u8").tobytes() + fingerprint.valid.astype("u1").tobytes()
+    data += fingerprint.confidence.astype("<f2").tobytes()
+    data += struct.pack("<I", zlib.crc32(data))
+    fingerprint.save(tmp_path / "new.samaf")
+    assert (tmp_path / "new.samaf").read_bytes() == data
+    (tmp_path / "old.samaf").write_bytes(data)
+    loaded = Fingerprint.load(tmp_path / "old.samaf")
+    assert (loaded.start_s, loaded.known, loaded.overhangs) == (0.0, None, False)
+    assert replace(loaded, confidence=fingerprint.confidence) == fingerprint
+
+
+def test_what_overhangs_is_of_version_2(tmp_path: Path) -> None:
+    fingerprint = overhanging(3, 64, confidence=False)
+    assert fingerprint.known is not None and fingerprint.overhangs
+    fingerprint.save(tmp_path / "a.samaf")
+    data = (tmp_path / "a.samaf").read_bytes()
+    version, length = struct.unpack_from("<HI", data, 6)
+    assert version == 2 and json.loads(data[12 : 12 + length])["start_s"] == -0.7
+    body = data[12 + length :]
+    assert body[27:39] == fingerprint.known.astype("<f4").tobytes()
+    assert struct.unpack("<I", body[39:])[0] == zlib.crc32(data[:-4])
+
+
+def test_a_start_needs_known_shares() -> None:
+    with pytest.raises(ValueError, match="must say what of its windows is known"):
+        replace(make(confidence=False), start_s=0.4)
+
+
+@pytest.mark.parametrize("kind", [make, overhanging])
+@pytest.mark.parametrize("at", [0, 5, 6, 8, 11, 12, 40, -300, -100, -20, -5, -1])
+def test_a_changed_byte_is_found(tmp_path: Path, at: int, kind: Callable[[], Fingerprint]) -> None:
     path = tmp_path / "a.samaf"
-    make().save(path)
+    kind().save(path)
     data = bytearray(path.read_bytes())
     data[at] ^= 0x40
     path.write_bytes(data)
@@ -89,9 +143,12 @@ def test_a_changed_byte_is_found(tmp_path: Path, at: int) -> None:
         Fingerprint.load(path)
 
 
-def test_a_truncated_file_is_refused_at_every_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [make, overhanging])
+def test_a_truncated_file_is_refused_at_every_length(
+    tmp_path: Path, kind: Callable[..., Fingerprint]
+) -> None:
     path = tmp_path / "a.samaf"
-    make(2, 64).save(path)
+    kind(2, 64).save(path)
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
@@ -103,11 +160,24 @@ def test_a_newer_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.samaf"
     make().save(path)
     data = bytearray(path.read_bytes())
-    data[6] = 2
+    data[6] = 3
     path.write_bytes(resealed(bytes(data)))
     with pytest.raises(
-        FingerprintError, match="has format version 2, this samaf reads version 1; update samaf"
+        FingerprintError, match="has format version 3, this samaf reads versions 1 and 2; update samaf"
     ):
+        Fingerprint.load(path)
+
+
+@pytest.mark.parametrize(("kind", "version"), [(make, 2), (overhanging, 1)])
+def test_a_version_that_lies_is_refused(
+    tmp_path: Path, kind: Callable[[], Fingerprint], version: int
+) -> None:
+    path = tmp_path / "a.samaf"
+    kind().save(path)
+    data = bytearray(path.read_bytes())
+    data[6] = version
+    path.write_bytes(resealed(bytes(data)))
+    with pytest.raises(FingerprintError, match="damaged"):
         Fingerprint.load(path)
 
 
@@ -122,14 +192,27 @@ def test_a_newer_version_says_so(tmp_path: Path) -> None:
         (b'"hop_s": 0.1', b'"hop_s": NaN'),
         (b'"confidence": true', b'"confidence": null'),
         (b'{"bits"', b'["bits"'),
+        (b'"start_s": -0.7', b'"start_s":  NaN'),
+        (b'"start_s": -0.7', b'"start_s": null'),
+        (b'"start_s": -0.7', b'"start_z": -0.7'),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
     path = tmp_path / "a.samaf"
-    make().save(path)
+    overhanging().save(path)
     data = path.read_bytes()
     assert old in data
     path.write_bytes(resealed(data.replace(old, new)))
+    with pytest.raises(FingerprintError, match="damaged"):
+        Fingerprint.load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, np.nan, np.inf])
+def test_shares_that_cannot_be_are_damage(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.samaf"
+    overhanging().save(path)
+    data = path.read_bytes()
+    path.write_bytes(resealed(data[:-8] + struct.pack("<f", share) + data[-4:]))
     with pytest.raises(FingerprintError, match="damaged"):
         Fingerprint.load(path)
 
@@ -186,6 +269,14 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
         {"confidence": np.zeros((9, 64), np.float32)},
         {"confidence": np.full((9, 128), np.nan, np.float32)},
         {"confidence": np.full((9, 128), -1, np.float32)},
+        {"start_s": np.nan},
+        {"start_s": -np.inf},
+        {"known": np.ones(8, np.float32)},
+        {"known": np.ones((9, 1), np.float32)},
+        {"known": np.zeros(9, np.float32)},
+        {"known": np.full(9, 1.01, np.float32)},
+        {"known": np.full(9, -0.5, np.float32)},
+        {"known": np.full(9, np.nan, np.float32)},
     ],
     ids=str,
 )
@@ -207,12 +298,14 @@ def test_zero_means_no_content_and_nothing_else() -> None:
 
 
 def test_truncation_keeps_the_prefix_of_each_code() -> None:
-    whole = make(30, 256)
+    whole = overhanging(30, 256)
     for bits in (64, 128):
         short = whole.truncated(bits)
         assert short.bits == bits and len(short) == len(whole)
         np.testing.assert_array_equal(short.hashes, whole.hashes[:, : bits // 64])
         np.testing.assert_array_equal(short.valid, whole.valid)
+        np.testing.assert_array_equal(short.known, whole.known)
+        assert short.start_s == -0.7
         assert short.confidence is not None and short.confidence.shape == (30, bits)
         assert [long.startswith(brief) for long, brief in zip(whole.hex(), short.hex(), strict=True)] == [
             True
@@ -241,6 +334,7 @@ def test_times_length_and_looks() -> None:
     np.testing.assert_allclose(fingerprint.times_s, np.arange(9) * 0.1)
     assert len(fingerprint) == 9 and "9 hashes of 128 bits" in repr(fingerprint)
     assert make(0).times_s.shape == (0,)
+    np.testing.assert_allclose(overhanging(9).times_s, np.arange(9) * 0.1 - 0.7)
 
 
 def test_equality_sees_every_part() -> None:
@@ -248,7 +342,9 @@ def test_equality_sees_every_part() -> None:
     assert fingerprint == make() and fingerprint != "fingerprint"
     for change in ({"hop_s": 0.2}, {"model_id": "f" * 64}, {"duration_s": 7.0}, {"confidence": None}):
         assert replace(fingerprint, **change) != fingerprint  # type: ignore[arg-type]
-    assert make(seed=1) != fingerprint
+    assert make(seed=1) != fingerprint and overhanging() != fingerprint
+    for change in ({"start_s": -0.6}, {"known": np.ones(9, np.float32)}, {"known": None, "start_s": 0.0}):
+        assert replace(overhanging(), **change) != overhanging()  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         hash(fingerprint)
 

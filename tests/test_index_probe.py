@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from samaf.hamming import frozen, pack, unpack
-from samaf.index import segment
+from samaf.index import probe, segment
 from samaf.index.probe import candidates, likely_flips
 from samaf.index.segment import Segment
 
@@ -75,6 +75,20 @@ def test_a_small_segment_is_scanned_completely() -> None:
     everything = np.where((queries != 0).any(axis=1), queries.T, 0).T
     assert found(part, everything, max_distance=128) == naive(part, everything, 128)
     assert found(part, queries, max_distance=-1) == set()
+
+
+@pytest.mark.parametrize("cut", [40, 50, 128])
+def test_a_scan_in_blocks_finds_the_same(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of queries and rows that do not fill, and more hits than the first room."""
+    monkeypatch.setattr(probe, "_SCAN_QUERIES", 7)
+    monkeypatch.setattr(probe, "_SCAN_ROWS", 150)
+    part = library(1100)
+    queries, _ = noisy(part, np.arange(0, 1100, 35), 0.25)
+    queries[[3, 17]] = 0
+    assert found(part, queries, max_distance=cut) == naive(part, queries, cut)
+    valid = np.arange(len(queries)) % 3 > 0
+    expected = {hit for hit in naive(part, queries, cut) if valid[hit[0]]}
+    assert found(part, queries, None, valid, max_distance=cut) == expected
 
 
 def test_a_stored_hash_is_found_by_one_probe(large: Segment) -> None:

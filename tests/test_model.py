@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from synth import tune, write
 
 from samaf.encoder import Encoder, Network
 from samaf.errors import AudioError, ModelError
-from samaf.model import augment
+from samaf.model import augment, export
 from samaf.model.augment import Sources, rms
 from samaf.model.corpus import CHUNK_FRAMES, Corpus, _Job, _render_file, find_audio
 from samaf.model.presets import PRESETS, Preset, preset_from_json
@@ -246,6 +246,7 @@ def test_a_corpus_is_rendered_once(corpus: Corpus, music: Path, monkeypatch: pyt
     monkeypatch.setattr("samaf.model.corpus.ProcessPoolExecutor", None)  # it would fail if it were used
     again = Corpus.render(find_audio([music]), Sources(), TINY, folder)
     np.testing.assert_array_equal(again.frames[3], corpus.frames[3])
+    assert again.paths == find_audio([music]) and (again.noises, again.rooms) == ([], [])
 
 
 def test_whole_files_are_held_out(corpus: Corpus) -> None:
@@ -346,6 +347,19 @@ def test_noise_recordings_are_kept_as_frames(music: Path, tmp_path: Path) -> Non
     sources = Sources([*noise, silent, tmp_path / "broken.wav"], [], [])
     made = Corpus.render([music / "0.wav", music / "1.wav"], sources, TINY, tmp_path / "work", jobs=1)
     assert made.noise.shape == (300, 64)
+    assert made.noises == [*noise, silent, tmp_path / "broken.wav"] and made.rooms == []
+
+
+def test_a_corpus_knows_its_recordings_from_anywhere(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However their names were given: calibration reads them again, perhaps from another folder."""
+    monkeypatch.chdir(music)
+    room = write(tmp_path / "room.wav", tune(0.5))
+    made = Corpus.render([Path("0.wav")], Sources([], [room], []), TINY, tmp_path / "work", jobs=1)
+    monkeypatch.chdir(tmp_path)
+    assert made.paths == [music / "0.wav"] and made.rooms == [room]
+    assert all(path.is_file() for path in made.paths)
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
@@ -364,6 +378,71 @@ def test_presets_survive_json() -> None:
         assert preset_from_json(json.loads(json.dumps(preset.to_json()))) == preset
         assert preset.n_steps * preset.stack == 100
     assert TINY.with_options(units=None, pairs=5) == replace(TINY, pairs=5)
+
+
+# Exporting
+
+
+@pytest.fixture
+def trained(corpus: Corpus, tmp_path: Path) -> Path:
+    """A work folder as a training leaves it."""
+    folder = tmp_path / "m.npz.work"
+    folder.mkdir()
+    for name in ("frames.f16", "chunks.npz", "corpus.json", "noise.f16"):
+        os.link(Path(str(corpus.frames.filename)).parent / name, folder / name)
+    (folder / "state.json").write_text(json.dumps({"preset": TINY.to_json(), "seed": 7}))
+    return folder
+
+
+def test_an_export_calibrates_on_what_was_held_out(
+    trained: Path, corpus: Corpus, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def calibrate(*args: Any, **options: Any) -> Any:
+        calls.append((args, options))
+        return SimpleNamespace(save=lambda path: path.write_text("made"))
+
+    monkeypatch.setattr(export, "calibrate", calibrate)
+    out = trained.parent / "m.npz"
+    assert export.export_checkpoint(trained, out) == out and out.read_text() == "made"
+    [((path, [held_out], library), options)] = calls
+    assert path == trained / export.LATEST and options["seed"] == 7
+    assert {music / f"{k}.wav" for k in range(4)} == {*held_out, *library}
+    assert held_out == [corpus.paths[k] for k in np.unique(corpus.files[corpus.split(7)[1]])]
+    assert not set(held_out) & set(library)
+    assert options["sources"] == Sources([], [], held_out)
+
+
+def test_an_export_searches_among_some_of_many(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Path]] = []
+
+    def calibrate(path: Path, held_out: Any, library: list[Path], **options: Any) -> Any:
+        seen.append(library)
+        return SimpleNamespace(save=lambda path: None)
+
+    monkeypatch.setattr(export, "calibrate", calibrate)
+    monkeypatch.setattr(export, "MOST_SEARCHED", 2)
+    export.export_checkpoint(trained, trained.parent / "m.npz")
+    assert len(seen[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["state.json", "corpus.json", "chunks.npz"])
+def test_a_folder_without_a_training_is_refused(trained: Path, name: str) -> None:
+    (trained / name).unlink()
+    with pytest.raises(ModelError, match="no training with a finished epoch here"):
+        export.export_checkpoint(trained, trained.parent / "m.npz")
+
+
+def test_a_folder_of_an_older_version_is_refused(trained: Path) -> None:
+    """Its corpus does not say where its recordings lie."""
+    meta = json.loads((trained / "corpus.json").read_text())
+    (trained / "corpus.json").unlink()
+    (trained / "corpus.json").write_text(
+        json.dumps({"key": meta["key"], "n_files": 4, "shape": meta["shape"], "n_noise": 0})
+    )
+    with pytest.raises(ModelError, match="no training with a finished epoch here"):
+        export.export_checkpoint(trained, trained.parent / "m.npz")
 
 
 # With TensorFlow
@@ -562,12 +641,13 @@ def test_code_quality(keras: ModuleType) -> None:
 
 @pytest.fixture
 def small(keras: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The training loop with epochs of 4 steps."""
+    """The training loop with epochs of 4 steps, and a calibration on next to nothing."""
     from samaf.model import fit
 
     monkeypatch.setattr(fit, "STEPS_PER_EPOCH", 4)
     monkeypatch.setattr(fit, "HELD_OUT_PAIRS", 32)
-    monkeypatch.setattr("samaf.model.calibrate.TWINS", 256)
+    for name, value in {"TWINS": 20, "LENGTHS_S": (1.0, 3.0), "QUERIES": 5, "FEWEST_RUNS": 2}.items():
+        monkeypatch.setattr(f"samaf.model.calibrate.{name}", value)
     return fit
 
 
@@ -589,7 +669,7 @@ def test_a_training_killed_goes_on_as_if_it_had_not_been(
     names = {"whole.npz", "whole.png", "whole.npz.work"}
     assert set(os.listdir(tmp_path)) == names
     weights = Weights.load(whole)
-    assert weights.null and weights.facts["last_epoch"]["epoch"] == 2
+    assert weights.calibration["tail_64"].shape == (2, 3, 6) and weights.facts["last_epoch"]["epoch"] == 2
     assert len(Encoder(whole, bits=64).encode(tune(3))) == 3
 
     def kill(epoch: int, epochs: int, logs: dict[str, float]) -> None:
@@ -632,6 +712,6 @@ def test_the_papers_preset(small: ModuleType, music: Path, tmp_path: Path) -> No
 def test_a_folder_of_short_recordings(small: ModuleType, tmp_path: Path) -> None:
     for seed in range(4):
         write(tmp_path / f"{seed}.wav", tune(6, seed))
-    out = small.train([str(tmp_path)], out=tmp_path / "m.npz", preset=TINY.with_options(steps=4), jobs=1)
-    weights = Weights.load(out)
-    assert all(np.isfinite(array).all() for array in weights.null.values())
+    with pytest.raises(ModelError, match="too little audio to calibrate on"):
+        small.train([str(tmp_path)], out=tmp_path / "m.npz", preset=TINY.with_options(steps=4), jobs=1)
+    assert Weights.load(tmp_path / "m.npz.work" / "latest.npz").calibration == {}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from samaf import SamafError, __version__
-from samaf.cli import demo, encode, export, index, search, train
+from samaf.cli import calibrate, demo, encode, export, index, search, train
 from samaf.cli.common import FAILED, INTERRUPTED, PIPE_CLOSED, Parser, complain
 
 __all__ = ["build_parser", "main"]
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (demo, index, search, encode, train, export):
+    for command in (demo, index, search, encode, train, calibrate, export):
         command.add_parser(commands)
     return parser
 

@@ -50,7 +50,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--model", metavar="FILE", help="weights file (default: the model that ships)")
     parser.add_argument(
-        "--confidence", action="store_true", help="keep each bit's confidence, for better search"
+        "--confidence",
+        action="store_true",
+        help="make a query for `samaf search`: keep each bit's confidence, and windows that overhang the ends",
     )
     parser.add_argument(
         "-o",
@@ -74,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     failed = False
     for file, target in zip(args.files, targets, strict=True):
         try:
-            print_ = encoder.encode(file, hop_s=args.hop, confidence=args.confidence)
+            print_ = encoder.encode(
+                file, hop_s=args.hop, confidence=args.confidence, overhang=args.confidence
+            )
             if target is not None:
                 print_.save(target)
         except (AudioError, FingerprintError) as error:
@@ -137,6 +141,9 @@ def _record(file: str, print_: Fingerprint) -> dict[str, Any]:
         "hashes": print_.hex(),
         "valid": print_.valid.tolist(),
     }
+    if print_.known is not None:
+        record["start_s"] = round(print_.start_s, 4)
+        record["known"] = [round(x, 4) for x in print_.known.tolist()]
     if print_.confidence is not None:
         record["confidence"] = [[round(x, 4) for x in row] for row in print_.confidence.tolist()]
     return record

@@ -20,13 +20,19 @@ from samaf.cli.common import (
     plain,
     positive,
     print_json,
+    progress_bar,
     share,
     speeds,
 )
 from samaf.errors import AudioError, FingerprintError, MismatchError
 
 if TYPE_CHECKING:
-    from samaf.match import Match
+    from rich.progress import Progress, TaskID
+
+    from samaf.verdict import Match
+
+LONG_S = 60.0
+"""Clips longer than this show how far their search is."""
 
 _EXAMPLES = """\
 examples:
@@ -89,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from samaf.library import Library
 
     failed = found = False
-    with Library(args.db, model=args.model) as library:
+    with Library(args.db, model=args.model) as library, _Bar() as bar:
         for clip in args.clips:
             start = time.perf_counter()
             try:
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
                     top=args.top,
                     exhaustive=args.exhaustive,
                     speed=args.speed,
+                    progress=bar.show,
                 )
             except (AudioError, FingerprintError, MismatchError) as error:
                 complain(str(error))
@@ -111,6 +118,34 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         return FAILED
     return DONE if found else NO_MATCH
+
+
+class _Bar:
+    """Shows how far the search of a long clip is; loads what draws it only when there is one."""
+
+    def __init__(self) -> None:
+        self._drawn: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._drawn is not None:
+            self._drawn[0].stop()
+            self._drawn = None
+
+    def show(self, done_s: float, total_s: float) -> None:
+        """Seconds of the clip that are searched, and its length."""
+        if total_s <= LONG_S:
+            return
+        if self._drawn is None:
+            bar = progress_bar("searching")
+            bar.start()
+            self._drawn = bar, bar.add_task("")
+        bar, task = self._drawn
+        bar.update(task, completed=round(done_s), total=round(total_s))
+        if done_s >= total_s:
+            self.__exit__()
 
 
 def _print_json(clip: str, matches: list[Match], elapsed_s: float) -> None:

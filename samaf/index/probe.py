@@ -18,7 +18,11 @@ from samaf.index.segment import Segment, band_value
 # Of all bits: a single hash this far off is met by chance 2.6 times in 10,000 (128 bits).
 DEFAULT_CUT = 0.35
 
-_SCAN_QUERIES, _SCAN_ROWS = 256, 1 << 15  # one block of distances: 8 MiB
+_SCAN_QUERIES, _SCAN_ROWS = (
+    128,
+    1 << 12,
+)  # one block of distances: 512 KiB, which stay in the second-level cache
+_CHUNK = 64  # distances passed over at once where none is near
 
 
 class Candidates(NamedTuple):
@@ -185,21 +189,57 @@ def _probe(
     return Candidates(query_i.astype(np.int32), row, np.concatenate(distances)[first])
 
 
+@kernel
+def _near(distances, filled, cut, first_row, query_i, out_query, out_row, out_distance):  # type: ignore[no-untyped-def]
+    """Write what lies within the cut as long as there is room; returns how much there is to find."""
+    n = distances.shape[1]
+    room = out_row.shape[0]
+    found = 0
+    for i in range(distances.shape[0]):
+        for start in range(0, n, _CHUNK):
+            stop = min(start + _CHUNK, n)
+            least = distances[i, start]
+            for j in range(start, stop):
+                least = min(least, distances[i, j])
+            if least > cut:
+                continue
+            for j in range(start, stop):
+                if distances[i, j] <= cut and filled[j]:
+                    if found < room:
+                        out_query[found] = query_i[i]
+                        out_row[found] = first_row + j
+                        out_distance[found] = distances[i, j]
+                    found += 1
+    return found
+
+
 def _scan(segment: Segment, queries: NDArray[np.uint64], usable: NDArray[np.bool_], cut: int) -> Candidates:
-    places = np.flatnonzero(usable)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]] = []
+    places = np.flatnonzero(usable).astype(np.int32)
+    filled = frozen(np.asarray(segment.hashes.any(axis=1)))
+    room = 1 << 12
+    parts: list[Candidates] = []
     for start in range(0, len(places), _SCAN_QUERIES):
         block = places[start : start + _SCAN_QUERIES]
+        codes = queries[block]
         for first in range(0, len(segment), _SCAN_ROWS):
-            rows = segment.hashes[first : first + _SCAN_ROWS]
-            distances = distance_matrix(queries[block], rows)
-            i, j = np.nonzero((distances <= cut) & rows.any(axis=1))
-            found.append((block[i], j + first, distances[i, j].astype(np.int32)))
-    if not found:
+            rows = slice(first, first + _SCAN_ROWS)
+            distances = frozen(distance_matrix(codes, segment.hashes[rows]))
+            while True:
+                out = Candidates(np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room, np.int32))
+                found = _near(distances, filled[rows], max(cut, 0), first, frozen(block), *out)
+                if found <= room:
+                    break
+                room = found
+            parts.append(Candidates(out.query_i[:found], out.row[:found], out.distance[:found]))
+    if not parts:
         return Candidates(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32))
-    query_i, row, distance = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.lexsort((row, query_i))
-    return Candidates(query_i[order].astype(np.int32), row[order], distance[order])
+    query_i = np.concatenate([part.query_i for part in parts])
+    order = np.argsort(query_i, kind="stable")  # rows ascend already
+    row, distance = (
+        np.concatenate([part.row for part in parts]),
+        np.concatenate([part.distance for part in parts]),
+    )
+    return Candidates(query_i[order], row[order], distance[order])
 
 
 def candidates(

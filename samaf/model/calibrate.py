@@ -1,132 +1,467 @@
-"""Measures a trained encoder's null model: bit reliability, background hashes, the tail of chance agreement.
+"""Calibration: what a model's bits are worth, what unrelated audio gives, and how rare evidence is by chance.
 
-Everything comes from the rendered corpus of the training: bit reliability from held-out twins, the background from
-clean training chunks, the tail from held-out queries (clean and distorted) against clean training
-chunks, none of which they can truly match.
+Needs a trained encoder, recordings that it was *not* trained on, and a library to search among. Everything is measured
+through the real encoder and the real search:
+
+- reliability: how often bits are right, by confidence and known share, in clips of the recordings that were distorted;
+- share: how much of the agreement that this leads to expect whole clips have;
+- background: runs of the library's hashes;
+- tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and the
+  rate and constant of the E-value that fit it, by maximum likelihood.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from samaf.encoder import Network
-from samaf.errors import ModelError
-from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
-from samaf.hamming import pack
-from samaf.model.corpus import CHUNK_FRAMES, Corpus
-from samaf.model.twins import Twins
-from samaf.significance import BACKGROUND_HOP_S, NullModel
+from samaf.audio import SAMPLE_RATE, read_audio
+from samaf.background import HOP_S, RUN_ROWS, Background
+from samaf.encoder import Encoder
+from samaf.errors import AudioError, ModelError, shown
+from samaf.fingerprint import Fingerprint, mark_rows
+from samaf.hamming import unpack
+from samaf.index import Index, TrackInfo
+from samaf.model.augment import Sources, distort
+from samaf.query import Query, Reliability
+from samaf.search import Searcher
+from samaf.settings import QUERY_HOP_S, processors
+from samaf.stretch import agreement
+from samaf.verdict import Judgement
 from samaf.weights import Weights
 
-BACKGROUND_RUNS = 128
-TWINS = 4096
-TAIL_ROWS = (1, 2, 4, 8, 16)
-TAIL_LEVELS = np.arange(-1.0, -4.01, -0.5)
-"""Shares measured, as base-10 logarithms; rarer ones would be those of loops that pieces truly share."""
-REFERENCE_CHUNKS = 300
-QUERY_CHUNKS = 48
-QUERY_RENDERINGS = 2
-FEWEST = 10
-"""Alignments that must reach a level for it to count as measured."""
-_Z_LOW, _Z_HIGH, _Z_STEP = -10.0, 40.0, 0.02
+HOPS_S = (0.5, 1.0)
+"""Hops of an index for which rates are fitted; others take those of the nearest."""
+RUNS = 640
+"""Background runs; half as many separate music of 1 s and speech of 5 s less well."""
+FEWEST_RUNS = 8
+TWINS = 1500
+TWIN_S = 4.0
+LENGTHS_S = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+"""Lengths of the clips that are searched for."""
+QUERIES = 200
+"""Clips of each length up to 10 s, of each kind; a third as many of longer ones."""
+MOST_FITTED = 12
+"""Stretches of a clip that are held against each other in the fit."""
+DISTORTED = 0.7
+"""Share of them that are distorted."""
+KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+"""Known seconds at which rate and constant are fitted."""
+LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
+"""E-values at which the shares of clips that reach them are held against those due."""
+STIFFNESS = 5.0
+"""How much the fit minds a rate or constant that bends over the logarithm of the seconds."""
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+StrPath = str | os.PathLike[str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One recording: its samples are read when they are asked for. Those of the library have no kind."""
+
+    path: Path
+    print_: Fingerprint
+    kind: int | None
+
+    def clip(self, start_s: float, length_s: float) -> Float32:
+        return read_audio(self.path, start_s=start_s, end_s=start_s + length_s)
 
 
 def calibrate(
-    weights: Weights, corpus: Corpus, training: NDArray[np.int64], held_out: NDArray[np.int64], seed: int = 0
+    path: Path,
+    held_out: Sequence[Sequence[Path]],
+    library: Sequence[Path],
+    *,
+    sources: Sources | None = None,
+    copies: Mapping[Path, Collection[Path]] | None = None,
+    queries: int | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Weights:
-    """The same weights with a measured null model.
+    """The weights of a model with a new calibration.
 
     Parameters
     ----------
-    corpus, training, held_out
-        The corpus the weights were trained on, and its chunks as they were split.
+    path
+        The weights file.
+    held_out
+        Recordings that the model was not trained on, by their kind: clips of them are searched for. E-values are to
+        hold for each kind by itself.
+    library
+        Recordings to search among, besides `held_out`; those that the model was trained on will do.
+    sources
+        Noise and rooms for the distortions; default synthetic ones.
+    copies
+        For a recording, others that hold the same audio: they are left out of the searches for its clips.
+    queries
+        Clips of each length; default :data:`QUERIES`, or as many as there are seconds to cut them from.
+    jobs
+        Files encoded, and clips searched for, at once; by default as many as it may use processors.
+    progress
+        Called with (steps done, steps, note); a note names a file that could not be used.
+
+    Raises
+    ------
+    ModelError
+        If there is too little to calibrate on.
     """
+    base = Weights.load(path)
+    encoder = Encoder(path, bits=base.bits[-1])
     rng = np.random.default_rng([seed, 99])
-    network = Network(weights, weights.bits[-1])
-    null: dict[str, NDArray] = {"agreement": _agreement(network, corpus, held_out, rng)}
-    hop = round(BACKGROUND_HOP_S * FRAMES_PER_SECOND)
-    runs = [_chunk(network, corpus, i, 0, hop) for i in rng.permutation(training)[:BACKGROUND_RUNS]]
-    null["background"] = np.stack([pack(run > 0) for run in _of_one_length(runs)])
-    null["tail_rows"], null["tail_levels"] = np.array(TAIL_ROWS), TAIL_LEVELS
-    null |= {f"tail_z_{bits}": np.zeros((len(TAIL_ROWS), len(TAIL_LEVELS))) for bits in weights.bits}
-    references = rng.permutation(training)[:REFERENCE_CHUNKS]
-    stored = _of_one_length([_chunk(network, corpus, i, 0, FRAMES_PER_SECOND) > 0 for i in references])
-    queries = [
-        _chunk(network, corpus, i, k, FRAMES_PER_SECOND)
-        for i in rng.permutation(held_out)[:QUERY_CHUNKS]
-        for k in range(min(QUERY_RENDERINGS, corpus.frames.shape[1]))
+    sources = sources or Sources()
+    places: list[tuple[Path, int | None]] = [
+        (one, kind) for kind, some in enumerate(held_out) for one in some
     ]
+    places += [(one, None) for one in library]
+    steps = _Steps(len(places) + TWINS, progress)
+    with ThreadPoolExecutor(jobs or processors()) as pool:
+        recordings = _there(pool.map(lambda place: _read(encoder, place[0], place[1], steps), places))
+        clips = [one for one in recordings if one.kind is not None and one.print_.duration_s > TWIN_S + 1.0]
+        background = _background(recordings, rng)
+        if not clips or len(background) < FEWEST_RUNS:
+            raise ModelError(
+                "too little audio to calibrate on; give half an hour or more, of many recordings of 6 s or more"
+            )
+        wanted = _wanted(recordings, len(held_out), queries)
+        steps.total += (1 + len(base.bits) * len(HOPS_S)) * len(wanted)
+        twins = _there(pool.map(lambda k: _twin(encoder, clips, sources, [seed, 1, k], steps), range(TWINS)))
+        known = {"background": background, **_reliability(twins, background, encoder.bits)}
+        drawn = _there(
+            pool.map(lambda which: _unknown(encoder, recordings, sources, which, seed, steps), wanted)
+        )
+        begin = replace(base, calibration=known | _flat(base.bits))
+        found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
+    groups = [(clip.kind, clip.length_s) for clip in drawn]
+    for bits in base.bits:
+        known[f"tail_{bits}"] = np.stack([fit_tail(found[bits, hop_s], groups) for hop_s in HOPS_S])
+    return replace(base, calibration=known | {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S})
+
+
+def _wanted(
+    recordings: Sequence[_Recording], kinds: int, queries: int | None
+) -> list[tuple[int, float, int]]:
+    """(kind, length, number) of the clips to search for."""
+    wanted = []
+    for kind in range(kinds):
+        seconds = sum(one.print_.duration_s for one in recordings if one.kind == kind)
+        n = queries or min(QUERIES, round(seconds))
+        wanted += [
+            (kind, length_s, k) for length_s in LENGTHS_S for k in range(n if length_s <= 10.0 else n // 3)
+        ]
+    return wanted
+
+
+def _there(found: Iterable[T | None]) -> list[T]:
+    return [one for one in found if one is not None]
+
+
+def _flat(lengths: Sequence[int]) -> dict[str, NDArray]:
+    """Rates and constants to begin with."""
+    flat = np.stack([np.full(len(KNOTS_S), 0.3), np.zeros(len(KNOTS_S)), np.full(len(KNOTS_S), -0.5)])
+    return {
+        "hops": np.array(HOPS_S),
+        "tail_seconds": KNOTS_S,
+        **{f"tail_{bits}": np.stack([flat] * len(HOPS_S)) for bits in lengths},
+    }
+
+
+def read_copies(path: StrPath) -> dict[Path, set[Path]]:
+    """For each file, those that hold the same audio, from a CSV of pairs ``path_a``, ``path_b`` relative to it."""
+    folder = Path(path).parent
+    copies: dict[Path, set[Path]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            pairs = [(folder / row["path_a"], folder / row["path_b"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
+        raise ModelError(f"{shown(path)}: no CSV with columns path_a and path_b ({error})") from None
+    for a, b in pairs:
+        copies.setdefault(a, set()).add(b)
+        copies.setdefault(b, set()).add(a)
+    return copies
+
+
+class _Steps:
+    """Counts what is done, from several threads."""
+
+    def __init__(self, total: int, progress: Callable[[int, int, str], None]) -> None:
+        self.total, self.count, self.progress = total, 0, progress
+
+    def done(self, steps: int, note: str) -> None:
+        self.count += steps
+        self.progress(min(self.count, self.total), self.total, note)
+
+
+def _read(encoder: Encoder, path: Path, kind: int | None, steps: _Steps) -> _Recording | None:
+    try:
+        found = _Recording(path, encoder.encode(path, hop_s=HOP_S), kind)
+    except AudioError as error:
+        steps.done(1, str(error))
+        return None
+    steps.done(1, "")
+    return found
+
+
+def _background(recordings: Sequence[_Recording], rng: Generator) -> NDArray[np.uint64]:
+    """Runs of valid hashes (runs, rows, words), of recordings of the library, or of all if they give too few."""
+    strangers = [one for one in recordings if one.kind is None]
+    for rows in (RUN_ROWS, RUN_ROWS // 2, RUN_ROWS // 4):  # short recordings give short runs
+        for some in (strangers, recordings):
+            runs = [
+                one.print_.hashes[a : a + rows]
+                for one in some
+                for a in range(0, len(one.print_) - rows + 1, rows + 1)
+                if one.print_.valid[a : a + rows].all()
+            ]
+            if len(runs) >= FEWEST_RUNS:
+                return np.stack([runs[k] for k in np.sort(rng.permutation(len(runs))[:RUNS])])
+    return np.empty((0, RUN_ROWS, 0), np.uint64)
+
+
+Twin = tuple[Fingerprint, NDArray[np.int64], NDArray[np.uint64]]
+"""A distorted clip, those of its rows that meet stored ones, and these."""
+
+
+def _twin(
+    encoder: Encoder, clips: Sequence[_Recording], sources: Sources, seed: list[int], steps: _Steps
+) -> Twin | None:
+    rng = np.random.default_rng(seed)
+    one = clips[int(rng.integers(len(clips)))]
+    start_s = float(rng.uniform(0.0, one.print_.duration_s - TWIN_S))
+    steps.done(1, "")
+    try:
+        print_ = encoder.encode_query(_spoilt(one.clip(start_s, TWIN_S), sources, rng))
+    except AudioError:
+        return None
+    stored = np.arange(len(one.print_))
+    query_i = np.rint((stored * HOP_S - start_s - print_.start_s) / print_.hop_s).astype(np.int64)
+    meet = (query_i >= 0) & (query_i < len(print_))
+    query_i, stored = query_i[meet], stored[meet]
+    real = print_.valid[query_i] & one.print_.valid[stored]
+    return (print_, query_i[real], one.print_.hashes[stored[real]]) if real.any() else None
+
+
+def _spoilt(clean: Float32, sources: Sources, rng: Generator) -> Float32:
+    """A clip, most often distorted, at its own speed."""
+    return distort(clean, 1.0, sources, rng) if rng.random() < DISTORTED else clean
+
+
+def _reliability(twins: Sequence[Twin], runs: NDArray[np.uint64], bits: int) -> dict[str, NDArray]:
+    """Odds of bits, by a logistic fit; share of the expected agreement that clips have, mean and spread."""
+    confidence = np.concatenate(
+        [print_.confidence[i] for print_, i, _ in twins if print_.confidence is not None]
+    )
+    known = np.concatenate([print_.known[i] for print_, i, _ in twins if print_.known is not None])
+    right = np.concatenate(
+        [unpack(print_.hashes[i], bits) == unpack(stored, bits) for print_, i, stored in twins]
+    )
+    reliability = fit_reliability(confidence, known, right)
+    background = Background(runs, bits, 1.0)
+    shares = []
+    for print_, i, stored in twins:
+        query = Query.of(print_, reliability, background, 1.0)
+        whole = query.known[i] > 0.999
+        rows = i[whole][::2]  # stored rows 1 s apart
+        if len(rows):
+            mean, _ = background.of_stretch(query.signed[rows])
+            total = float(agreement(query.signed[rows], stored[whole][::2]).sum())
+            shares.append((total - mean) / max(float(query.expected[rows].sum()) - mean, 1.0))
+    middle, low = np.percentile(shares, [50.0, 16.0])
+    return {
+        "reliability": np.array([reliability.intercept, reliability.slope, reliability.power]),
+        "share": np.array([middle, max(middle - low, 0.05)]),
+    }
+
+
+def fit_reliability(confidence: Float32, known: Float32, right: NDArray[np.bool_]) -> Reliability:
+    """The most likely :class:`samaf.query.Reliability`, by Newton's method in intercept and slope for each power.
+
+    Parameters
+    ----------
+    confidence : (k, bits)
+    known : (k,)
+    right : (k, bits)
+    """
+    best: tuple[float, Reliability] | None = None
+    sign = np.where(right, 1.0, -1.0).ravel()
+    for power in np.arange(0.0, 2.01, 0.25):
+        scale = np.repeat(known.astype(np.float64) ** power, confidence.shape[1])
+        features = np.stack([scale, scale * confidence.ravel()])
+        w = np.zeros(2)
+        for _ in range(20):
+            wrong = 1.0 / (1.0 + np.exp(sign * (w @ features)))
+            gradient = features @ (wrong * sign)
+            curvature = (features * (wrong * (1.0 - wrong))) @ features.T
+            step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+            w += step
+            if np.abs(step).max() < 1e-6:
+                break
+        likelihood = -float(np.logaddexp(0.0, -sign * (w @ features)).sum())
+        if best is None or likelihood > best[0]:
+            best = likelihood, Reliability(float(w[0]), float(w[1]), float(power))
+    assert best is not None
+    return best[1]
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """A clip to be searched for, and the recordings that it comes from."""
+
+    print_: Fingerprint
+    kind: int
+    length_s: float
+    paths: tuple[Path, ...]
+
+
+def _unknown(
+    encoder: Encoder,
+    recordings: Sequence[_Recording],
+    sources: Sources,
+    which: tuple[int, float, int],
+    seed: int,
+    steps: _Steps,
+) -> _Unknown | None:
+    kind, length_s, number = which
+    rng = np.random.default_rng([seed, 2, kind, round(100 * length_s), number])
+    steps.done(1, "")
+    held = [one for one in recordings if one.kind == kind]
+    long = [one for one in held if one.print_.duration_s >= length_s + 0.1]
+    try:
+        if long:
+            one = long[int(rng.integers(len(long)))]
+            parts = [one]
+            clean = one.clip(float(rng.uniform(0.0, one.print_.duration_s - length_s)), length_s)
+        else:
+            parts, samples, missing = [], [], round(length_s * SAMPLE_RATE)
+            for at in rng.permutation(len(held)):
+                parts.append(held[at])
+                samples.append(held[at].clip(0.0, length_s)[:missing])
+                missing -= len(samples[-1])
+                if missing <= 0:
+                    break
+            clean = np.concatenate(samples)
+        print_ = encoder.encode_query(_spoilt(clean, sources, rng))
+    except AudioError:
+        return None
+    if not print_.valid.any():
+        return None
+    return _Unknown(print_, kind, length_s, tuple(one.path for one in parts))
+
+
+def _searched_all(
+    weights: Weights,
+    recordings: Sequence[_Recording],
+    drawn: Sequence[_Unknown],
+    copies: Mapping[Path, Collection[Path]],
+    pool: Executor,
+    steps: _Steps,
+) -> dict[tuple[int, float], list[list[Judgement]]]:
+    """What each clip finds among all recordings but its own and their copies, by bits and hop."""
+    found = {}
     for bits in weights.bits:
-        model = NullModel(replace(weights, null=null), bits)
-        null[f"tail_z_{bits}"] = _tail(model, queries, np.stack(stored)[:, :, :bits])
-    return replace(weights, null=null)
+        for hop_s in HOPS_S:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                Index.create(
+                    Path(folder) / "index",
+                    model_id=weights.model_id,
+                    bits=bits,
+                    hop_s=hop_s,
+                    query_hop_s=QUERY_HOP_S,
+                ) as index,
+            ):
+                batch = [(TrackInfo(str(one.path)), _at_hop(one.print_, bits, hop_s)) for one in recordings]
+                ids = dict(zip((one.path for one in recordings), index.add(batch), strict=True))
+                searcher = Searcher(index, weights)
+
+                def search(clip: _Unknown) -> list[Judgement]:
+                    own = {*clip.paths, *(copy for path in clip.paths for copy in copies.get(path, ()))}
+                    without = {ids[path] for path in own if path in ids}  # noqa: B023
+                    steps.done(1, "")
+                    return searcher.judgements(clip.print_.truncated(bits), without=without)  # noqa: B023
+
+                found[bits, hop_s] = list(pool.map(search, drawn))
+    return found
 
 
-def _of_one_length(runs: list[NDArray]) -> list[NDArray]:
-    """The longer half of the runs or more, cut to one length."""
-    length = sorted(map(len, runs))[len(runs) // 2]
-    return [run[:length] for run in runs if len(run) >= length]
+def _at_hop(print_: Fingerprint, bits: int, hop_s: float) -> Fingerprint:
+    stride = round(hop_s / HOP_S)
+    valid = print_.valid[::stride]
+    return replace(
+        print_, hashes=mark_rows(print_.hashes[::stride], valid), valid=valid, hop_s=hop_s
+    ).truncated(bits)
 
 
-def _chunk(network: Network, corpus: Corpus, chunk: int, rendering: int, hop_frames: int) -> Float32:
-    """Activations of a chunk's windows, every `hop_frames`."""
-    frames = corpus.frames[chunk, rendering].astype(np.float32)
-    length = min(CHUNK_FRAMES, int(corpus.n_frames[chunk] / corpus.factors[chunk, rendering]))
-    at = np.arange(0, length - WINDOW_FRAMES + 1, hop_frames)[:, None] + np.arange(WINDOW_FRAMES)
-    windows, _ = FRONT_ENDS[corpus.preset.front_end][1](frames[at])
-    return network(windows.reshape(len(at), corpus.preset.n_steps, corpus.preset.n_inputs))
+def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) -> Float64:
+    """Rate, and base-10 logarithms of K and of the largest chance seen, at :data:`KNOTS_S`, (3, knots).
+
+    A share ``1 - exp(-x)`` of clips is due to find an E-value of x or less. The rates are those with which the shares
+    found at :data:`LEVELS` come nearest to it in each group of clips, by the sum of squares over the variances of
+    what is due (the statistic of Anderson and Darling, 1952, at a few levels): likelihood would follow the bulk
+    of the clips, and the tail is what is wanted.
+
+    Parameters
+    ----------
+    judged
+        What each clip found by chance.
+    groups
+        Of each clip: its kind and length, say.
+    """
+    from scipy.optimize import minimize
+
+    table = np.zeros((len(judged), MOST_FITTED, 3))
+    table[:, :, 0] = -1e3  # no evidence where a clip has fewer stretches
+    for row, one in zip(table, judged, strict=True):
+        best = sorted(one, key=lambda judgement: -judgement.evidence)[:MOST_FITTED]
+        if best:
+            row[: len(best)] = [
+                (j.evidence, np.log2(max(j.known_s, 0.1)), j.log10_tests * np.log(10.0)) for j in best
+            ]
+    evidence, seconds, log_tests = np.moveaxis(table, 2, 0)
+    knots = np.log2(KNOTS_S)
+    names = list(dict.fromkeys(groups))
+    member = np.array([[group == name for group in groups] for name in names], np.float64)
+    counts = member.sum(axis=1)
+    due = -np.expm1(-LEVELS)
+
+    def loss(values: Float64) -> float:
+        rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
+        log_u = log_tests + np.interp(seconds, knots, constants) - np.interp(seconds, knots, rates) * evidence
+        u = np.exp(np.minimum(log_u.min(axis=1), 20.0))
+        reached = 1.0 / (1.0 + (u[:, None] / LEVELS) ** 8)  # 1 below, 0 above, and smooth
+        share = member @ reached / counts[:, None]
+        off = (share - due) ** 2 / (due * (1.0 - due) + 1.0 / counts[:, None])
+        bends = np.sum(np.diff(values[: len(knots)], 2) ** 2) + 0.05 * np.sum(np.diff(constants, 2) ** 2)
+        return float((counts[:, None] * off).sum() / len(LEVELS) + STIFFNESS * bends)
+
+    middle = np.median((log_tests - 0.3 * evidence).min(axis=1))
+    values = np.concatenate([np.log(np.geomspace(0.45, 0.15, len(knots))), np.full(len(knots), -middle)])
+    for _ in range(2):  # the second start goes on where the first lost its way
+        values = minimize(loss, values, method="BFGS", options={"maxiter": 150}).x
+    rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
+    first = np.arange(len(table)), evidence.argmax(axis=1)
+    order = np.argsort(seconds[first])
+    tests = np.interp(knots, seconds[first][order], _smooth(log_tests[first][order]))
+    # no chance is seen that lies above the largest level, nor one at less than a nat of evidence
+    seen = np.minimum(np.log(LEVELS[0]) - tests, constants - rates)
+    return np.stack([rates, constants / np.log(10.0), seen / np.log(10.0)])
 
 
-def _agreement(
-    network: Network, corpus: Corpus, chunks: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Log-odds that a bit is right, as a line over its confidence: (intercept, slope)."""
-    windows, _ = Twins(corpus, chunks, plain=True).draw(TWINS, rng)
-    activation = network(windows)
-    confidence = np.abs(activation[TWINS:]).ravel()
-    right = ((activation[:TWINS] > 0) == (activation[TWINS:] > 0)).ravel()
-    order = np.argsort(confidence)
-    groups = np.array_split(order, 40)
-    middle = np.array([confidence[g].mean() for g in groups])
-    share = np.clip([right[g].mean() for g in groups], 0.01, 0.99)
-    slope, intercept = np.polyfit(middle, np.log(share / (1 - share)), 1)
-    return np.array([intercept, slope])
-
-
-def _tail(model: NullModel, queries: list[Float32], stored: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The z that each share of :data:`TAIL_LEVELS` of unrelated alignments reaches, (rows, levels)."""
-    chunks, length, bits = stored.shape
-    signs = np.where(stored, np.float32(1), np.float32(-1)).reshape(chunks * length, bits)
-    edges = np.arange(_Z_LOW, _Z_HIGH + _Z_STEP, _Z_STEP)
-    counts = np.zeros((len(TAIL_ROWS), len(edges) - 1))
-    for activation in queries:
-        hashes = pack(activation[:, :bits] > 0)
-        signed = model.weigh(hashes, np.abs(activation[:, :bits]), np.ones(len(hashes), bool))
-        agreement = (signs @ signed.T).reshape(chunks, length, len(signed))
-        for j, n in enumerate(TAIL_ROWS):
-            places = max(0, length - n + 1)
-            for start in range(0, len(signed) - n + 1, max(1, n // 2)):
-                total = np.zeros((chunks, places), np.float32)
-                for k in range(n):
-                    total += agreement[:, k : k + places, start + k]
-                mean, spread = model.moments(signed[start : start + n], 1.0)
-                counts[j] += np.histogram(np.clip((total - mean) / spread, _Z_LOW, _Z_HIGH - 1), edges)[0]
-    out = np.empty((len(TAIL_ROWS), len(TAIL_LEVELS)))
-    for j in range(len(TAIL_ROWS)):
-        reached = np.cumsum(counts[j][::-1])[::-1]
-        known = np.flatnonzero(reached[0] * 10.0**TAIL_LEVELS >= FEWEST)
-        if not len(known):
-            if j == 0:
-                raise ModelError("too little audio to calibrate on; train on half an hour or more")
-            out[j] = out[j - 1]  # longer stretches have no thicker tail than shorter ones
-            continue
-        share = np.maximum(reached, 0.5) / reached[0]
-        out[j] = np.interp(-TAIL_LEVELS, -np.log10(share), edges[:-1])
-        last = known[-1]
-        out[j, last:] = out[j, last] * TAIL_LEVELS[last:] / TAIL_LEVELS[last]  # thicker than any tail of sums
-    return out
+def _smooth(values: Float64) -> Float64:
+    """Running mean over a tenth of the values."""
+    width = max(1, len(values) // 10)
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")

@@ -143,6 +143,8 @@ class Corpus:
         Per chunk the clean frames at which a window with content may start.
     files : int (chunks,)
         Which file a chunk comes from.
+    paths, noises, rooms : list of Path
+        What was rendered, and the recordings that spoilt it.
     n_frames : int (chunks,)
         Frames of its clean rendering that are audio.
     noise : float16 (n, values)
@@ -156,7 +158,9 @@ class Corpus:
         self.frames = np.memmap(folder / "frames.f16", np.float16, "r", shape=shape)
         arrays = np.load(folder / "chunks.npz")
         self.factors, self.files, self.n_frames = arrays["factors"], arrays["files"], arrays["n_frames"]
-        self.n_files = int(meta["n_files"])
+        self.paths, self.noises, self.rooms = (
+            [Path(path) for path in meta[part]] for part in ("paths", "noises", "rooms")
+        )
         n_noise = int(meta["n_noise"])
         noise_shape = (n_noise, self.frames.shape[-1])
         self.noise: NDArray[np.float16] = np.empty(noise_shape, np.float16)
@@ -196,10 +200,12 @@ class Corpus:
         folder.mkdir(parents=True, exist_ok=True)
         wanted = {
             "key": _key(paths, sources, preset, seed),
-            "n_files": len(paths),
+            "paths": [os.path.abspath(path) for path in paths],
+            "noises": [os.path.abspath(path) for path in sources.noise],
+            "rooms": [os.path.abspath(path) for path in sources.rooms],
         }
         done = folder / "corpus.json"
-        if done.exists() and json.loads(done.read_text()).get("key") == wanted["key"]:
+        if done.exists() and wanted.items() <= json.loads(done.read_text()).items():
             progress(len(paths), len(paths), "")
             return cls(folder, preset)
         done.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Trained network -> weights file of the run-time encoder (read by :mod:`samaf.weights`).
 
-Each epoch leaves the bare encoder in the work folder; exporting adds the null model and needs no TensorFlow.
+Each epoch leaves the bare encoder in the work folder; exporting calibrates it and needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from samaf.errors import ModelError, shown
+from samaf.model.augment import Sources
 from samaf.model.calibrate import calibrate
 from samaf.model.corpus import Corpus
 from samaf.model.presets import preset_from_json
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from samaf.model.presets import Preset
 
 
+MOST_SEARCHED = 1000
+"""Recordings of the training that calibration searches among."""
 LATEST = "latest.npz"
 """The bare encoder of the last epoch, in a work folder."""
 
@@ -47,8 +52,13 @@ def export_checkpoint(folder: Path, out: Path) -> Path:
         raise ModelError(
             f"{shown(folder)}: no training with a finished epoch here; give the .work folder that `samaf train` made"
         ) from None
-    training, held_out = corpus.split(state.get("seed", 0))
-    calibrate(Weights.load(folder / LATEST), corpus, training, held_out).save(out)
+    seed = state.get("seed", 0)
+    training, held_out = (
+        [corpus.paths[k] for k in np.unique(corpus.files[chunks])] for chunks in corpus.split(seed)
+    )
+    library = [training[k] for k in np.unique(np.linspace(0, len(training) - 1, MOST_SEARCHED).astype(int))]
+    sources = Sources(corpus.noises, corpus.rooms, held_out)
+    calibrate(folder / LATEST, [held_out], library, sources=sources, seed=seed).save(out)
     return out
 
 

@@ -26,6 +26,7 @@ DEFAULT_PATH = Path(__file__).parent / "samaf-3.npz"
 Float32 = NDArray[np.float32]
 
 _ARRAYS = ("kernel", "recurrent", "bias", "dense", "dense_bias")
+_CALIBRATION = "calibration_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,8 @@ class Weights:
         LSTM, gates in the order i, f, c, o: (inputs, 4 units), (units, 4 units), (4 units,).
     dense, dense_bias
         (units, bits[-1]), (bits[-1],).
-    null : dict
-        Arrays of the null model (see :mod:`samaf.significance`); empty before calibration.
+    calibration : dict
+        Arrays of the calibration (see :mod:`samaf.verdict`), no part of the model's identity; empty before it.
     facts
         How the model came to be: preset, training measures.
     """
@@ -58,7 +59,7 @@ class Weights:
     bias: Float32
     dense: Float32
     dense_bias: Float32
-    null: dict[str, NDArray] = field(default_factory=dict)
+    calibration: dict[str, NDArray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,7 +89,7 @@ class Weights:
         }
         arrays: dict[str, NDArray[Any]] = {name: np.asarray(getattr(self, name), "<f2") for name in _ARRAYS}
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        arrays |= {f"null_{name}": value for name, value in self.null.items()}
+        arrays |= {_CALIBRATION + name: value for name, value in self.calibration.items()}
         new = path.with_name(path.name + ".new")
         try:
             with open(new, "wb") as f:
@@ -124,7 +125,11 @@ class Weights:
                     stack=int(header["stack"]),
                     bits=tuple(header["bits"]),
                     **{name: archive[name].astype(np.float32) for name in _ARRAYS},
-                    null={name[5:]: archive[name] for name in archive.files if name.startswith("null_")},
+                    calibration={
+                        name.removeprefix(_CALIBRATION): archive[name]
+                        for name in archive.files
+                        if name.startswith(_CALIBRATION)
+                    },
                     facts=header["facts"],
                 )
         except ModelError:

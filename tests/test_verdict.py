@@ -1,0 +1,329 @@
+"""The verdict: how rare evidence is, what a match tells of, and which matches stand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from codes import Model, activations, fingerprint, noisy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samaf.alignment import Line
+from samaf.errors import ModelError
+from samaf.hamming import pack
+from samaf.query import Query
+from samaf.stretch import Stretch, best_stretch
+from samaf.verdict import (
+    CHANGED,
+    CHANGED_TEMPO,
+    LEAST_SEEN,
+    Judgement,
+    Match,
+    Tail,
+    Verdict,
+    decide,
+    power_of_ten,
+)
+
+MODEL = Model.make()
+VERDICT = Verdict(MODEL.weights, 128, 1.0)
+SECONDS, RATE, LOG10_K = [1.0, 4.0, 16.0], [0.8, 0.4, 0.1], [-2.0, -3.0, -5.0]
+LOG10_SEEN = [-4.0, -5.0, -6.0]
+
+
+def tail() -> Tail:
+    return Tail(np.array(SECONDS), np.array(RATE), np.array(LOG10_K), np.array(LOG10_SEEN))
+
+
+# -- how rare ---------------------------------------------------------------------------------------------------------
+
+
+def test_at_its_knots_the_tail_is_the_one_given() -> None:
+    for seconds, rate, log10_k, log10_seen in zip(SECONDS, RATE, LOG10_K, LOG10_SEEN, strict=True):
+        begins = (log10_k - log10_seen) * math.log(10) / rate
+        for evidence in (begins, begins + 1.0, begins + 2.0):
+            number = 10 ** (log10_k + 5.0) * math.exp(-rate * evidence)
+            assert number > 1e-3
+            assert tail().log10_evalue(evidence, seconds, 5.0) == pytest.approx(math.log10(number))
+
+
+def test_chances_above_those_seen_rise_to_a_half_at_no_evidence() -> None:
+    """A library smaller than the one calibrated on must not make what is usual a match."""
+    for seconds, rate, log10_k, log10_seen in zip(SECONDS, RATE, LOG10_K, LOG10_SEEN, strict=True):
+        begins = (log10_k - log10_seen) * math.log(10) / rate
+        assert tail().log10_evalue(0.0, seconds, 3.0) == pytest.approx(3.0 + math.log10(0.5))
+        half_way = tail().log10_evalue(begins / 2, seconds, 3.0)
+        assert half_way == pytest.approx(3.0 + (math.log10(0.5) + log10_seen) / 2)
+
+
+def test_between_knots_it_is_interpolated_over_the_logarithm() -> None:
+    assert tail().log10_evalue(10.0, 2.0, 5.0) == pytest.approx(5.0 - 2.5 - 0.6 * 10 / math.log(10))
+    assert tail().log10_evalue(20.0, 8.0, 5.0) == pytest.approx(5.0 - 4.0 - 0.25 * 20 / math.log(10))
+    for beyond, knot in ((0.0, 1.0), (0.3, 1.0), (1e6, 16.0)):
+        assert tail().log10_evalue(10.0, beyond, 5.0) == tail().log10_evalue(10.0, knot, 5.0)
+
+
+def test_beyond_what_calibration_sees_evidence_counts_as_that_of_the_shortest() -> None:
+    for seconds, rate in zip(SECONDS, RATE, strict=True):
+        b, c = (tail().log10_evalue(evidence, seconds, 4.0) for evidence in (200.0, 250.0))
+        assert b < LEAST_SEEN
+        assert b - c == pytest.approx(0.8 * 50 / math.log(10))
+        log10_k = LOG10_K[SECONDS.index(seconds)]
+        least = (4.0 + log10_k - LEAST_SEEN) * math.log(10) / rate  # up to there its own rate holds
+        assert LEAST_SEEN - b == pytest.approx(0.8 * (200 - least) / math.log(10))
+
+
+def test_a_rate_that_rises_with_the_length_is_kept() -> None:
+    rising = Tail(np.array([1.0, 4.0]), np.array([0.2, 0.4]), np.zeros(2), np.full(2, -1.0))
+    assert rising.log10_evalue(100.0, 4.0, 5.0) == pytest.approx(5.0 - 40 / math.log(10))
+
+
+@given(st.floats(0, 1000), st.floats(0, 12))
+def test_more_evidence_is_rarer_and_more_places_make_it_usual(seconds: float, log10_tests: float) -> None:
+    evidences = np.linspace(-200, 2000, 300)
+    number = [tail().log10_evalue(evidence, seconds, log10_tests) for evidence in evidences]
+    more = [tail().log10_evalue(evidence, seconds, log10_tests + 1.0) for evidence in evidences]
+    assert all(a > b for a, b in pairwise(number)) and np.isfinite(number).all()
+    assert all(b - a >= 1.0 - 1e-9 for a, b in zip(number, more, strict=True))
+
+
+def test_powers_of_ten_do_not_overflow() -> None:
+    assert [power_of_ten(x) for x in (-2.0, 0.0, 999.0, -999.0)] == pytest.approx([0.01, 1.0, 1e300, 0.0])
+
+
+# -- what a stretch is worth ------------------------------------------------------------------------------------------
+
+
+def test_weights_without_a_calibration_are_refused() -> None:
+    with pytest.raises(ModelError, match="samaf calibrate"):
+        Verdict(replace(MODEL.weights, calibration={}), 128, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("hop_s", "nearest"), [(0.1, 0.5), (0.5, 0.5), (0.7, 0.5), (0.75, 1.0), (1.0, 1.0), (10.0, 1.0)]
+)
+def test_the_tail_is_that_of_the_nearest_hop(hop_s: float, nearest: float) -> None:
+    calibration = dict(MODEL.weights.calibration)
+    calibration["tail_64"] = np.stack([[[hop] * 6, [-hop] * 6, [-9.0] * 6] for hop in (0.5, 1.0)])
+    verdict = Verdict(replace(MODEL.weights, calibration=calibration), 64, hop_s)
+    assert verdict.tail.rate.tolist() == [nearest] * 6
+    assert verdict.tail.log10_k.tolist() == [-nearest] * 6
+
+
+@pytest.fixture(scope="module")
+def track() -> np.ndarray:
+    return activations(61.0, np.random.default_rng(1))
+
+
+def judged(track: np.ndarray, values: np.ndarray, offset: float, **options: object) -> tuple[Query, Stretch]:
+    query = VERDICT.query(replace(fingerprint(values, MODEL.weights.model_id), **options))  # type: ignore[arg-type]
+    hashes = pack(track[::10] > 0)
+    stretch = best_stretch(Line(0, len(hashes), offset, 1.0, 0.0), query, hashes)
+    assert stretch is not None
+    return query, stretch
+
+
+def judge(query: Query, stretch: Stretch, n_stored: int, verdict: Verdict = VERDICT) -> Judgement:
+    worth = verdict.judge(query, stretch, n_stored)
+    assert worth is not None
+    return worth
+
+
+def test_evidence_is_the_distance_from_chance(track: np.ndarray) -> None:
+    query, stretch = judged(track, noisy(track[100:151], 0.4, np.random.default_rng(2)), 100.0)
+    mean, spread = VERDICT.background.of_stretch(query.signed[stretch.query_i])
+    z = (stretch.agreement.sum() - mean) / spread
+    worth = judge(query, stretch, 5000)
+    assert worth.evidence == pytest.approx(z * z / 2, rel=1e-3)  # it agrees as clearly as expected
+    assert worth.known_s == pytest.approx(6.0)
+    assert worth.log10_evalue == VERDICT.tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests)
+
+
+def test_less_agreement_than_chance_is_evidence_against(track: np.ndarray) -> None:
+    query, stretch = judged(track, -track[100:151], 100.0)
+    everything = Stretch(
+        stretch.line,
+        np.arange(0, 51, 10),
+        np.arange(10, 16),
+        -np.abs(query.signed[::10]).sum(axis=1, dtype=float),
+        0.0,
+        1.0,
+    )
+    assert judge(query, everything, 5000).evidence < -100
+
+
+def test_a_clear_clip_must_agree_clearly(track: np.ndarray) -> None:
+    """The same agreement says less where more was to be expected."""
+    query, stretch = judged(track, noisy(track[100:151], 0.4, np.random.default_rng(2)), 100.0)
+    plain = judge(query, stretch, 5000).evidence
+    assert judge(replace(query, expected=0.8 * query.expected), stretch, 5000).evidence == plain
+    clearer = replace(query, expected=2.0 * query.expected)
+    mean = VERDICT.background.of_stretch(query.signed[stretch.query_i])[0]
+    share = (stretch.agreement.sum() - mean) / (clearer.expected[stretch.query_i].sum() - mean)
+    penalty = ((VERDICT.share_mean - share) / VERDICT.share_spread) ** 2 / 2
+    assert penalty > 0.5
+    assert judge(clearer, stretch, 5000).evidence == pytest.approx(plain - penalty, rel=1e-4)
+
+
+def test_places_are_those_at_which_rows_meet_differently(track: np.ndarray) -> None:
+    query, stretch = judged(track, track[100:151], 100.0)
+    assert len(stretch.rows) == 6
+    assert judge(query, stretch, 700).log10_tests == pytest.approx(math.log10(10 * 700))
+    short = replace(stretch, **{k: getattr(stretch, k)[:2] for k in ("query_i", "rows", "agreement")})
+    assert judge(query, short, 700).log10_tests == pytest.approx(math.log10(41 * 700))
+    assert judge(query, short, 0).log10_tests == 0.0
+    invalid = replace(query, valid=np.arange(51) % 10 == 0)
+    assert judge(invalid, stretch, 700).log10_tests == pytest.approx(math.log10(6 * 700))
+
+
+def test_what_a_stretch_rests_on_counts_known_shares(track: np.ndarray) -> None:
+    known = np.linspace(0.25, 1.0, 51).astype(np.float32)
+    query, stretch = judged(track, track[100:151], 100.0, known=known)
+    worth = judge(query, stretch, 700)
+    assert worth.known_s == pytest.approx(float(known[stretch.query_i].sum()))
+    dense = judge(query, stretch, 700, Verdict(MODEL.weights, 128, 0.5))
+    assert dense.known_s == pytest.approx(worth.known_s / 2)
+    sparse = judge(query, stretch, 700, Verdict(MODEL.weights, 128, 3.0))
+    assert sparse.known_s == pytest.approx(worth.known_s)
+
+
+def test_what_cannot_come_within_a_limit_is_not_judged(track: np.ndarray) -> None:
+    query, stretch = judged(track, noisy(track[100:151], 0.4, np.random.default_rng(2)), 100.0)
+    worth = judge(query, stretch, 5000)
+    for limit in (1e-2, 1.0, math.inf):
+        assert VERDICT.judge(query, stretch, 5000, max_evalue=limit) == worth
+    query, stretch = judged(track, track[300:351], 100.0)  # another place
+    assert judge(query, stretch, 5000).log10_evalue > 0
+    assert VERDICT.judge(query, stretch, 5000, max_evalue=1e-2) is None
+    assert VERDICT.judge(query, stretch, 5000, max_evalue=1e300) is not None
+
+
+# -- a match ----------------------------------------------------------------------------------------------------------
+
+
+def resembled(track: int, score: float, start_s: float = 0.0, end_s: float = 5.0, ber: float = 0.2) -> Match:
+    return Match(
+        track, f"/m/{track}", str(track), ber, 10.0**-score, score, start_s, end_s, 0.0, end_s - start_s
+    )
+
+
+def test_changes_are_told_by_the_fewest_values() -> None:
+    match = replace(resembled(1, 9.0), track_start_s=10.0, track_end_s=15.0)
+    sped = match.played_at(1.1)
+    assert (sped.speed, sped.tempo, sped.pitch_cents) == (1.1, 1.0, 0.0)
+    finer = replace(match, tempo=0.98).played_at(1.1)
+    assert (finer.speed, finer.tempo, finer.pitch_cents) == (1.078, 1.0, 0.0)
+    pitched = replace(match, tempo=1 / 1.05).played_at(1.05)
+    assert (pitched.speed, pitched.tempo) == (1.0, 1.0)
+    assert pitched.pitch_cents == pytest.approx(84.5, abs=0.1)
+    both = replace(match, tempo=1.08).played_at(1.1)
+    assert (both.speed, both.tempo, both.pitch_cents) == (1.1, 1.08, 0.0)
+
+
+@given(st.sampled_from([0.9, 0.95, 1.05, 1.1]), st.floats(0.88, 1.12))
+def test_a_match_played_at_a_speed_is_told_in_the_clip_s_own_time(speed: float, tempo: float) -> None:
+    match = replace(resembled(1, 9.0, 2.0, 7.0), track_start_s=10.0, track_end_s=15.0, tempo=tempo)
+    told = match.played_at(speed)
+    assert (told.query_start_s, told.query_end_s) == pytest.approx((2.0 / speed, 7.0 / speed), abs=1e-3)
+    assert (told.track_start_s, told.track_end_s) == (10.0, 15.0)
+    assert (told.score, told.evalue, told.ber) == (match.score, match.evalue, match.ber)
+    assert told.speed * told.tempo == pytest.approx(speed * tempo, abs=1e-3) or told.pitch_cents != 0
+
+
+def test_a_tempo_near_1_tells_of_no_change() -> None:
+    assert not resembled(1, 3.0).is_changed
+    assert not replace(resembled(1, 3.0), tempo=1.0 + 0.99 * CHANGED_TEMPO).is_changed
+    for change in ({"tempo": 0.95}, {"speed": 1.05}, {"pitch_cents": 84.5}):
+        assert replace(resembled(1, 3.0), **change).is_changed
+
+
+def test_a_weakened_match_is_as_it_was_but_for_its_e_value() -> None:
+    weak = resembled(1, 3.0).weakened(1.25)
+    assert weak.score == 1.75 and weak.evalue == pytest.approx(10**-1.75)
+    assert replace(weak, score=3.0, evalue=10.0**-3) == resembled(1, 3.0)
+    assert resembled(1, 0.0).weakened(1000.0).evalue == 1e300
+
+
+def test_a_match_is_json() -> None:
+    record = json.loads(json.dumps(resembled(1, 3.0).to_json(), allow_nan=False))
+    assert Match(**record) == resembled(1, 3.0)
+
+
+# -- which matches stand ----------------------------------------------------------------------------------------------
+
+
+def decided(*found: Match, max_evalue: float = math.inf, top: int = 5) -> list[tuple[int, float]]:
+    matches = decide(list(found), ber=1.0, max_evalue=max_evalue, top=top)
+    assert all(match.evalue == pytest.approx(10.0**-match.score) for match in matches)
+    return [(match.track_id, round(match.score, 6)) for match in matches]
+
+
+def test_each_stretch_has_its_best_tracks() -> None:
+    assert decided() == []
+    assert decided(resembled(2, 1.0), resembled(1, 3.0)) == [(1, 3.0), (2, 1.0)]
+    assert decided(resembled(2, 1.0), resembled(1, 3.0), top=1) == [(1, 3.0)]
+    # elsewhere in the query
+    assert decided(resembled(1, 3.0), resembled(2, 2.0, 5.0, 10.0), top=1) == [(1, 3.0), (2, 2.0)]
+    assert decided(resembled(1, 3.0), resembled(1, 2.0, 5.0, 10.0), top=1) == [(1, 3.0), (1, 2.0)]
+
+
+def test_a_track_matches_a_stretch_once() -> None:
+    assert decided(resembled(1, 2.0), resembled(1, 3.0)) == [(1, 3.0)]
+    assert decided(resembled(1, 3.0), resembled(1, 2.0, 2.0, 7.0)) == [(1, 3.0)]
+    assert decided(resembled(1, 3.0), resembled(1, 2.0, 3.0, 8.0)) == [(1, 3.0), (1, 2.0)]
+
+
+def test_limits_hold() -> None:
+    assert decided(resembled(1, 3.0), resembled(2, 1.9), max_evalue=1e-2) == [(1, 3.0)]
+    found = [resembled(1, 3.0, ber=0.35), resembled(2, 2.0, ber=0.36)]
+    assert [match.track_id for match in decide(found, ber=0.35, max_evalue=math.inf, top=5)] == [1]
+
+
+def test_a_match_with_a_change_must_be_the_surer() -> None:
+    for change in ({"tempo": 0.95}, {"speed": 1.05}, {"pitch_cents": 84.5}):
+        changed = replace(resembled(1, 3.0), **change)
+        assert decided(changed) == [(1, round(3.0 - CHANGED, 6))]
+        assert decided(changed, max_evalue=1e-2) == []
+        assert decided(changed, resembled(1, 2.0)) == [(1, 2.0)]
+    assert decided(replace(resembled(1, 3.0), tempo=1.02)) == [(1, 3.0)]
+
+
+SPANS = st.tuples(st.integers(0, 20), st.integers(1, 9))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.floats(-2, 9), SPANS, st.booleans(), st.booleans()), max_size=14
+    ),
+    st.integers(1, 3),
+)
+def test_the_decision_is_that_of_the_definition(
+    drawn: list[tuple[int, float, tuple[int, int], bool, bool]], top: int
+) -> None:
+    found = [
+        replace(
+            resembled(track, score, start, start + length, 0.4 if errs else 0.2), speed=1.05 if sped else 1.0
+        )
+        for track, score, (start, length), errs, sped in drawn
+    ]
+
+    def overlap(a: Match, b: Match) -> bool:
+        shared = min(a.query_end_s, b.query_end_s) - max(a.query_start_s, b.query_start_s)
+        lengths = (a.query_end_s - a.query_start_s, b.query_end_s - b.query_start_s)
+        return shared > 0.5 * min(lengths)
+
+    rated = [match.weakened(CHANGED * (match.speed != 1.0)) for match in found]
+    kept: list[Match] = []
+    for match in sorted(rated, key=lambda match: -match.score):
+        over = [other for other in kept if overlap(other, match)]
+        is_good = match.ber <= 0.35 and match.evalue <= 1e-1
+        if is_good and len(over) < top and all(other.track_id != match.track_id for other in over):
+            kept.append(match)
+    assert decide(found, ber=0.35, max_evalue=1e-1, top=top) == kept
+    for i, match in enumerate(kept):
+        assert not any(overlap(match, other) for other in kept[:i] if other.track_id == match.track_id)
