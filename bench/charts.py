@@ -116,6 +116,7 @@ def curves(
     *,
     stairs: Sequence[Point] | None = None,
     guide: float | None = None,
+    expected: Sequence[Point] = (),
 ) -> str:
     """Lines with markers and intervals at their points.
 
@@ -125,6 +126,8 @@ def curves(
         Makes stairs of the lines, without intervals, and gives each its one marker.
     guide
         An x to be marked by a dashed line.
+    expected
+        A line to hold the others against, dashed.
     """
     frame = _Frame(x, y, right=max(80.0, 18 + LETTER * max(len(line.label) for line in series)))
     bodies: list[list[str]] = []
@@ -150,6 +153,9 @@ def curves(
         f'<g class="series s{line.style % COLOURS}">{"".join(body)}</g>'
         for line, body in zip(series, bodies, strict=True)
     ]
+    if expected:
+        path = _path([(frame.x(point.x), frame.y(point.y)) for point in expected])
+        groups.insert(0, f'<path class="guide" fill="none" d="{path}"/>')
     if guide is not None:
         groups.insert(0, f'<path class="guide" d="M{frame.x(guide):.1f} {frame.top}V{frame.bottom}"/>')
     return _svg(title, description, frame.axes() + "".join(groups))

@@ -161,16 +161,16 @@ def run(
         machine=_machine(),
         references=References(len(library), sum(track.duration_s for track in library) / 3600),
     )
-    with _alone(out):
+    with alone(out):
         _write_run(out / RUN, record, note)
         work = clips.Work(cells, plan, corpus.materials, ClipCache(clips.cache_folder(out)))
         queries = _make_clips(work, out, jobs, progress, note)
-        _mend(out / COSTS)
+        mend(out / COSTS)
         _answer(entries, library, queries, out, jobs, progress, note)
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Hold the folder, so that no second run writes into it."""
     with open(out / "lock", "w") as file:
         try:
@@ -222,7 +222,7 @@ def _make_clips(
     work: clips.Work, out: Path, jobs: int, progress: Progress, note: Callable[[str], None]
 ) -> list[Query]:
     """All clips of the plan; those that an earlier start made, and that are still there, stay as they are."""
-    _mend(out / QUERIES)
+    mend(out / QUERIES)
     queries = {query.query: query for query in read_lines(out / QUERIES, Query)}
     done = {name for name, query in queries.items() if (out / query.audio).exists()}
     _ = work.materials.digest  # reckoned once, not in every process
@@ -247,7 +247,7 @@ def _make_clips(
     return [query for name, query in queries.items() if name in done]
 
 
-def _mend(path: Path) -> None:
+def mend(path: Path) -> None:
     """Cut off the line that a killed run had begun."""
     if path.exists():
         text = path.read_bytes()
@@ -312,7 +312,7 @@ def _work(
     trouble = ""
     try:
         path = out / answers_file(key)
-        _mend(path)
+        mend(path)
         done = {answer.query for answer in read_lines(path, Answer)}
         open_queries = [query for query in queries if query.query not in done]
         if open_queries:

@@ -75,18 +75,24 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def page(comparison: Comparison) -> str:
-    """The page, as HTML."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of the bench's pages, with the filters that they use."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("bench"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"size": tables.size, "describe": describe, "unbroken": unbroken}
+    made.filters |= {"size": tables.size, "describe": describe, "unbroken": unbroken}
+    return made
+
+
+def page(comparison: Comparison) -> str:
+    """The page, as HTML."""
     csv_text = tables.csv_text(comparison)
-    return environment.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    return template.render(
         comparison=comparison,
         title=title(comparison),
         headline=headline(comparison),

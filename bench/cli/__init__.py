@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bench.cli import report, run, speed, sweep
+from bench.cli import calibration, report, run, speed, sweep
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -15,6 +15,7 @@ examples:
   bench run --baseline rafs                      samaf and RAFS on a small generated corpus
   bench run --baseline rafs --baseline panako --data ~/Music --bits 128
   bench sweep --bits 64,128,256 --hop 0.5,1.0    what a smaller hash costs
+  bench calibration                              whether E-values of unknown clips are what they say
   bench speed --baseline dejavu                  how fast each system takes in and answers
   bench report bench-results/*                   one page of figures and tables
 """
@@ -25,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, sweep, speed, report):
+    for command in (run, sweep, calibration, speed, report):
         command.add_parser(commands)
     return parser
 
