@@ -251,7 +251,7 @@ class Encoder:
     def _of_frames(
         self, parts: Iterable[tuple[Float32, Float32]], hop_s: float, *, confidence: bool, overhang: bool
     ) -> Fingerprint | None:
-        """Fingerprint of frames and their levels; None if there is no whole window."""
+        """Fingerprint of frames and their levels; None if they are fewer than a window has."""
         hop = _hop_frames(hop_s)
         lead = int((1.0 - LEAST_KNOWN) * WINDOW_FRAMES - EDGE_FRAMES) // hop * hop if overhang else 0
         rows, valid, shares, activations = [], [], [], []
@@ -270,7 +270,7 @@ class Encoder:
             shares.append(known)
             if confidence:
                 activations.append(np.abs(out))
-        if not rows:
+        if not rows or n_frames < WINDOW_FRAMES:
             return None
         return Fingerprint(
             hashes=np.concatenate(rows),

@@ -712,7 +712,7 @@ def test_the_shipped_weights_are_small_and_calibrated() -> None:
     assert weights.bits == BITS
     knots = len(weights.calibration["tail_seconds"])
     hops = len(weights.calibration["hops"])
-    assert all(weights.calibration[f"tail_{bits}"].shape == (hops, 2, knots) for bits in BITS)
+    assert all(weights.calibration[f"tail_{bits}"].shape == (hops, 3, knots) for bits in BITS)
     for bits in BITS:
         fingerprint = Encoder(bits=bits).encode(tune(4))
         assert fingerprint.valid.all() and len(np.unique(fingerprint.hashes, axis=0)) == 4
