@@ -187,10 +187,6 @@ class SharedEncoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def encode(self, audio: Float32, **options: Any) -> Fingerprint:
-        """As :meth:`samaf.encoder.Encoder.encode`, of samples."""
-        return self._remembered("encode", audio, audio, options)
-
     def encode_query(self, audio: Float32, **options: Any) -> Fingerprint:
         """As :meth:`samaf.encoder.Encoder.encode_query`, of samples."""
         return self._remembered("encode_query", audio, audio, options)

@@ -353,9 +353,8 @@ def _all_known(parts: Iterable[tuple[Float32, Float32]]) -> Iterator[Part]:
 def _overhung(parts: Iterable[tuple[Float32, Float32]], lead: int) -> Iterator[Part]:
     """The same frames with unknown ones before and after them; those next to the ends are not known either."""
     first = EDGE_FRAMES
-    held: tuple[Float32, Float32] | None = (
-        None  # the last frames: whether they end the audio is not known yet
-    )
+    # the last frames: whether they end the audio is not known yet
+    held: tuple[Float32, Float32] | None = None
 
     def unknown(frames: Float32, n: int) -> Part:
         return np.zeros((n, frames.shape[1]), np.float32), np.zeros(n, np.float32), np.zeros(n, np.bool_)

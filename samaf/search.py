@@ -165,8 +165,8 @@ class Searcher:
             live = _live(snapshot, without)
 
             def resembled(print_: Fingerprint, count: int = max(top, JUDGED_LINES)) -> list[_Found]:
-                told = progress if print_ is query else None
-                return self._judged(self.verdict.query(print_), live, exhaustive, count, max_evalue, told)
+                heard = progress if print_ is query else None  # of the clip as it is, not of each speed tried
+                return self._judged(self.verdict.query(print_), live, exhaustive, count, max_evalue, heard)
 
             def told(found: list[_Found]) -> list[Match]:
                 least = -math.log10(max_evalue)

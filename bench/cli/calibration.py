@@ -10,6 +10,7 @@ from bench.cli.common import (
     GENERATED_PER_CELL,
     Bars,
     add_data,
+    add_lengths,
     add_model,
     add_run,
     add_seed,
@@ -18,7 +19,6 @@ from bench.cli.common import (
     list_of,
     model_of,
     say,
-    seconds,
 )
 from bench.cli.run import RESULTS
 from samaf.cli.common import DONE, add_json, bits, console, count, print_json
@@ -55,13 +55,7 @@ def add_parser(commands: Any) -> None:
         help="a CSV of recordings that hold the same audio, as bench/copies.py writes it; they are hidden together",
     )
     clips = parser.add_argument_group("clips")
-    clips.add_argument(
-        "--lengths",
-        type=list_of(seconds),
-        default=list_of(seconds)(LENGTHS),
-        metavar="S,S",
-        help=f"lengths in seconds ({LENGTHS})",
-    )
+    add_lengths(clips, LENGTHS)
     clips.add_argument(
         "--per-cell",
         type=count,

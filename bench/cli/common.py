@@ -82,9 +82,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell: int = 40) -> None:
-    """Add the options that say which clips are cut and what happens to them."""
-    clips = parser.add_argument_group("clips")
+def add_lengths(clips: argparse._ArgumentGroup, lengths: str) -> None:
+    """Add ``--lengths``."""
     clips.add_argument(
         "--lengths",
         type=list_of(seconds),
@@ -92,6 +91,12 @@ def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell
         metavar="S,S",
         help=f"lengths in seconds ({lengths})",
     )
+
+
+def add_clips(parser: argparse.ArgumentParser, lengths: str = "2,5,10", per_cell: int = 40) -> None:
+    """Add the options that say which clips are cut and what happens to them."""
+    clips = parser.add_argument_group("clips")
+    add_lengths(clips, lengths)
     clips.add_argument(
         "--conditions",
         type=names,

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, complain, console, count, plain, print_json, progress_bar
+from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
 from samaf.errors import ModelError
 
 _EXAMPLES = """\
@@ -75,13 +75,6 @@ def run(args: argparse.Namespace) -> int:
     library = [path for path in find_audio(args.library) if path not in held_out]
     out = Path(args.out or args.model)
     with progress_bar("calibrating") as bar:
-        task = bar.add_task("", total=None)
-
-        def progress(done: int, total: int, note: str) -> None:
-            if note:
-                complain(note)
-            bar.update(task, completed=done, total=total, visible=done < total)
-
         weights = calibrate(
             Path(args.model),
             kinds,
@@ -90,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             copies=read_copies(args.copies) if args.copies else None,
             queries=args.queries,
             seed=args.seed,
-            progress=progress,
+            progress=counted(bar),
         )
     weights.save(out)
     if args.json:

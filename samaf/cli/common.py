@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from samaf.errors import shown
@@ -82,6 +83,18 @@ def progress_bar(what: str) -> Progress:
         redirect_stdout=False,
         redirect_stderr=True,
     )
+
+
+def counted(bar: Progress) -> Callable[[int, int, str], None]:
+    """Return what hears of (steps done, steps, note): it moves a bar, hidden at the end, and complains of the note."""
+    task = bar.add_task("", total=None)
+
+    def progress(done: int, total: int, note: str) -> None:
+        if note:
+            complain(note)
+        bar.update(task, completed=done, total=total, visible=done < total)
+
+    return progress
 
 
 def clock(seconds: float) -> str:

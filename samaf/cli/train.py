@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, complain, console, count, plain, print_json, progress_bar
+from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
 from samaf.errors import ModelError
 
 _EXAMPLES = """\
@@ -71,12 +71,6 @@ def run(args: argparse.Namespace) -> int:
     notes = console(stderr=True)
     start = time.monotonic()
     with progress_bar("rendering") as bar:
-        task = bar.add_task("", total=None)
-
-        def progress(done: int, total: int, note: str) -> None:
-            if note:
-                complain(note)
-            bar.update(task, completed=done, total=total, visible=done < total)
 
         def epoch_done(epoch: int, epochs: int, logs: dict[str, float]) -> None:
             measures = {name: float(value) for name, value in logs.items()}
@@ -93,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             preset=PRESETS[args.preset].with_options(steps=args.steps),
             seed=args.seed,
             jobs=args.jobs or 0,
-            progress=progress,
+            progress=counted(bar),
             epoch_done=epoch_done,
         )
     notes.print(f"wrote {plain(str(out))}")

@@ -7,7 +7,7 @@ through the real encoder and the real search:
 - share: how much of the agreement that this leads to expect whole clips have;
 - background: runs of the library's hashes;
 - tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and the
-  rate and constant of the E-value that fit it, by maximum likelihood.
+  rate and constant of the E-value with which the shares of clips that reach it are those due.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ RUNS = 640
 """Background runs; half as many separate music of 1 s and speech of 5 s less well."""
 FEWEST_RUNS = 8
 TWINS = 1500
+"""Clips of which each bit is held against the recording's own."""
 TWIN_S = 4.0
 LENGTHS_S = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Lengths of the clips that are searched for."""
 QUERIES = 200
 """Clips of each length up to 10 s, of each kind; a third as many of longer ones."""
+DISTORTED = 0.7
+"""Share of the clips that are distorted."""
 MOST_FITTED = 12
 """Stretches of a clip that are held against each other in the fit."""
-DISTORTED = 0.7
-"""Share of them that are distorted."""
 KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
 """Known seconds at which rate and constant are fitted."""
 LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
