@@ -84,7 +84,7 @@ class Network:
         )
 
     def __call__(self, windows: Float32) -> Float32:
-        """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs)."""
+        """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs), scaled by each window's clarity."""
         out = np.empty((len(windows), self._made_of[1]), np.float32)
         for at in range(0, len(windows), _BATCH):  # the gates of all steps at once take 150 kB a window
             steps = np.ascontiguousarray(windows[at : at + _BATCH].swapaxes(0, 1), np.float32)
@@ -103,12 +103,17 @@ def _graph(weights: Weights, bits: int) -> bytes:
         return np.concatenate([i, o, f, c], axis=-1)
 
     bias = reordered(weights.bias)
+    clarity = np.zeros(weights.units + 1, np.float32) if weights.clarity is None else weights.clarity
     return onnx_graph.model(
         "encoder",
         [
             onnx_graph.node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=weights.units),
             onnx_graph.node("MatMul", ["last", "dense"], ["product"]),
-            onnx_graph.node("Add", ["product", "dense_bias"], ["activations"]),
+            onnx_graph.node("Add", ["product", "dense_bias"], ["bare"]),
+            onnx_graph.node("MatMul", ["last", "clarity"], ["clear"]),
+            onnx_graph.node("Add", ["clear", "clarity_bias"], ["log_scale"]),
+            onnx_graph.node("Exp", ["log_scale"], ["scale"]),
+            onnx_graph.node("Mul", ["bare", "scale"], ["activations"]),
         ],
         constants={
             # one direction first; ONNX has a bias each for w and r
@@ -117,6 +122,8 @@ def _graph(weights: Weights, bits: int) -> bytes:
             "b": np.concatenate([bias, np.zeros_like(bias)])[None],
             "dense": weights.dense[:, :bits],
             "dense_bias": weights.dense_bias[:bits],
+            "clarity": clarity[:-1, None],
+            "clarity_bias": clarity[-1:],
         },
         inputs={"steps": ("steps", "n", len(weights.kernel))},
         outputs={"activations": (1, "n", bits)},

@@ -37,7 +37,7 @@ from samaf.index.probe import Candidates, candidates
 from samaf.index.segment import Segment, count_valid
 from samaf.query import Query
 from samaf.stretch import Stretch, best_stretch, grow
-from samaf.verdict import CHANGED, Judgement, Match, Verdict, check_limits, decide, power_of_ten
+from samaf.verdict import Judgement, Match, Verdict, check_limits, decide, power_of_ten
 from samaf.weights import Weights
 
 SECTION_S = 10.0
@@ -166,7 +166,8 @@ class Searcher:
 
             def resembled(print_: Fingerprint, count: int = max(top, JUDGED_LINES)) -> list[_Found]:
                 heard = progress if print_ is query else None  # of the clip as it is, not of each speed tried
-                return self._judged(self.verdict.query(print_), live, exhaustive, count, max_evalue, heard)
+                work = self.verdict.query(print_)
+                return self._judged(work, live, exhaustive, count, max_evalue, heard, print_ is not query)
 
             def told(found: list[_Found]) -> list[Match]:
                 least = -math.log10(max_evalue)
@@ -181,7 +182,7 @@ class Searcher:
                     if sketch.valid.any()
                 ]
                 score, speed = max(sketched, default=(-math.inf, 1.0))
-                if score - CHANGED > max(_best(found), 0.0 if max_evalue <= 1.0 else -math.inf):
+                if score > max(_best(found), 0.0 if max_evalue <= 1.0 else -math.inf):
                     matches += [match.played_at(speed) for match in told(resembled(restored.at(speed)))]
         return decide(matches, ber=ber, max_evalue=max_evalue, top=top)
 
@@ -191,7 +192,7 @@ class Searcher:
             work = self.verdict.query(self._fitting(query))
             return [
                 one.worth
-                for one in self._judged(work, _live(snapshot, without), False, JUDGED_LINES, math.inf, None)
+                for one in self._judged(work, _live(snapshot, without), False, JUDGED_LINES, math.inf)
             ]
 
     def _fitting(self, print_: Fingerprint) -> Fingerprint:
@@ -208,7 +209,8 @@ class Searcher:
         exhaustive: bool,
         count: int,
         max_evalue: float,
-        progress: Callable[[float, float], None] | None,
+        progress: Callable[[float, float], None] | None = None,
+        restored: bool = False,
     ) -> list[_Found]:
         """What the query resembles, as far as its E-value may be within the limit."""
         n_stored = sum(of.n_valid for of in live)
@@ -236,7 +238,7 @@ class Searcher:
             for of, stretch in stretches:
                 worth = None
                 if stretch.llr >= least:
-                    worth = self.verdict.judge(query, stretch, n_stored, max_evalue=limit)
+                    worth = self.verdict.judge(query, stretch, n_stored, restored=restored, max_evalue=limit)
                 if worth is not None:
                     one = _Found(query, of.segment, stretch, worth)
                     found.append(one)

@@ -16,8 +16,8 @@ from samaf.hamming import distance, unpack
 from samaf.query import Float32, Query, Words
 
 HARD = 0.5
-"""Share of the expected agreement that a row has left where it is hard to hear: the median under noise at -10 dB, and
-the lower quartile of re-recordings, both of music that the model was not trained on."""
+"""Share of the expected agreement that a row has left where it is hard to hear. Of the right stretches of 5 s (``dev``)
+99 in a hundred have 0.68 or more as a whole; with 0.8 a row, no more are found."""
 _SHIFT_S = 0.2
 """How far a line may be off where it is followed beyond what is known of it."""
 

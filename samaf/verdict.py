@@ -1,14 +1,14 @@
 """The verdict: how much a stretch's agreement says, how often chance says as much, and what is a match.
 
-The evidence of a stretch is a log-likelihood ratio. Its agreement is held against that of unrelated audio, laid over
-the same rows (:mod:`samaf.background`), and against what is to be expected of the recording itself: the bits'
-confidence says how many of them should be right, and what falls short of that speaks against the match, whatever it is
-better than. So a clear clip must agree clearly.
+The evidence of a stretch is the distance of its agreement from that of unrelated audio, laid over the same rows, in
+spreads of the latter (:mod:`samaf.background`). It counts by the share that this agreement has of what is to be
+expected of the recording itself: the bits' confidence says how many of them should be right, so a clear clip must
+agree clearly.
 
 The E-value is the number of stretches with at least that evidence that a search among strangers would find. It has
 the form of Karlin and Altschul (1990), ``K m n exp(-lambda S)``; that is asymptotic and wants independent rows, while a
-clip has a few correlated ones. So lambda and K depend on the number of rows, and were fitted to searches for clips that
-the library does not hold (:mod:`samaf.model.calibrate`).
+clip has a few correlated ones, and pieces and voices resemble each other. So lambda and K depend on the number of rows,
+and were fitted to searches for clips that the library does not hold (:mod:`samaf.model.calibrate`).
 """
 
 from __future__ import annotations
@@ -77,11 +77,6 @@ class Match:
     tempo: float = 1.0
     pitch_cents: float = 0.0
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether it tells of another speed, tempo or pitch."""
-        return self.speed != 1.0 or self.pitch_cents != 0.0 or abs(self.tempo - 1.0) > CHANGED_TEMPO
-
     def played_at(self, speed: float) -> Match:
         """The same match of a clip restored from `speed`, told in the clip's own time, by the fewest changes."""
         tempo, cents = self.tempo, 0.0
@@ -99,11 +94,6 @@ class Match:
             tempo=round(tempo, 4),
             pitch_cents=round(cents, 1),
         )
-
-    def weakened(self, powers: float) -> Match:
-        """The same match with an E-value that is so many powers of ten larger."""
-        score = self.score - powers
-        return replace(self, score=score, evalue=power_of_ten(-score))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
@@ -139,7 +129,7 @@ class Verdict:
         try:
             self.reliability = Reliability(*(float(v) for v in known["reliability"]))
             self.background = Background(known["background"], bits, hop_s)
-            self.share_mean, self.share_spread = (float(v) for v in known["share"])
+            self.share = float(known["share"])
             nearest = int(np.abs(np.log(known["hops"] / hop_s)).argmin())
             self.tail = Tail(known["tail_seconds"], *known[f"tail_{bits}"][nearest])
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -152,17 +142,31 @@ class Verdict:
         return Query.of(print_, self.reliability, self.background, self.hop_s)
 
     def judge(
-        self, query: Query, stretch: Stretch, n_stored: int, *, max_evalue: float = math.inf
+        self,
+        query: Query,
+        stretch: Stretch,
+        n_stored: int,
+        *,
+        restored: bool = False,
+        max_evalue: float = math.inf,
     ) -> Judgement | None:
         """What a stretch is worth in a library of so many valid hashes.
 
-        None, and much sooner, if its E-value were above `max_evalue` even with rows that are independent of each other.
+        Parameters
+        ----------
+        restored
+            Whether the query is a clip restored from another speed.
+        max_evalue
+            None is given, and much sooner, if the E-value were above it even with rows that are independent of each
+            other.
         """
         rows = stretch.query_i
         # places of the stretch in the query: those that meet stored rows differently, or all where it is long
         n_valid = int(query.valid.sum())
         places = max(n_valid - query.ratio * (len(rows) - 1), min(query.ratio, n_valid))
         log10_tests = math.log10(max(1.0, places * n_stored))
+        if restored or abs(stretch.line.slope - 1.0) > CHANGED_TEMPO:
+            log10_tests += CHANGED
         known_s = float(query.known[rows].sum()) * min(1.0, self.hop_s)
 
         def judged(mean: float, spread: float) -> Judgement:
@@ -179,10 +183,15 @@ class Verdict:
         return judged(*self.background.of_stretch(query.signed[rows]))
 
     def _evidence(self, agreement: float, expected: float, mean: float, spread: float) -> float:
-        """Log-likelihood ratio of a stretch in nats: the same recording against unrelated audio."""
-        z = (agreement - mean) / spread
-        short = self.share_mean - (agreement - mean) / max(expected - mean, spread)
-        return 0.5 * z * abs(z) - 0.5 * max(0.0, short / self.share_spread) ** 2
+        """What a stretch's agreement says, in spreads.
+
+        Without the share, 95 % of the music and 93 % of the speech of 5 s whose best candidate is right lie above the
+        highest in a hundred clips that the library does not hold; with it, 97 and 94 %. Above the highest in a hundred
+        of up to 10 s lie 54 and 82 % of the speech of 2 s (``dev``, 432 clips of each kind).
+        """
+        excess = max(agreement - mean, 0.0)
+        share = excess / max(expected - mean, spread) / self.share
+        return excess / spread * math.sqrt(min(share, 1.0))
 
 
 @dataclass(frozen=True)
@@ -192,11 +201,12 @@ class Judgement:
     Attributes
     ----------
     evidence : float
-        Log-likelihood ratio in nats.
+        In spreads of unrelated audio's agreement.
     known_s : float
         Seconds of the clip that it rests on.
     log10_tests : float
-        Base-10 logarithm of the number of places at which it could have been found.
+        Base-10 logarithm of the number of places at which it could have been found; of the twenty-fold where it tells
+        of another speed, tempo or pitch.
     log10_evalue : float
         Base-10 logarithm of the E-value.
     """
@@ -263,8 +273,7 @@ def decide(found: list[Match], *, ber: float, max_evalue: float, top: int) -> li
     ber, max_evalue, top
         See :meth:`samaf.search.Searcher.search`.
     """
-    rated = [match.weakened(CHANGED) if match.is_changed else match for match in found]
-    good = [match for match in rated if match.ber <= ber and match.evalue <= max_evalue]
+    good = [match for match in found if match.ber <= ber and match.evalue <= max_evalue]
     beside = _overlaps(good)
     kept: set[int] = set()
     for i in sorted(range(len(good)), key=lambda i: -good[i].score):

@@ -65,12 +65,12 @@ class Model:
         rng = np.random.default_rng(0)
         runs = np.stack([activations(25.0, rng, 256)[: 5 * RUN_ROWS : 5] for _ in range(160)])
         # what fit_tail makes of strangers of 1 to 30 s among 12 tracks of a minute
-        rate = np.array([0.78, 0.46, 0.26, 0.15, 0.09, 0.05])
-        log10_k = np.array([-2.3, -3.8, -4.7, -5.6, -6.6, -7.5])
-        log10_seen = np.minimum(-3.6, log10_k - rate / np.log(10))
+        rate = np.array([4.3, 3.6, 3.2, 2.8, 2.5, 2.2])
+        log10_k = np.array([0.6, -1.3, -3.4, -5.6, -7.7, -9.9])
+        log10_seen = np.minimum(-4.0, log10_k - rate / np.log(10))
         calibration = {
             "reliability": np.array([0.2, 2.5, 1.0]),
-            "share": np.array([1.0, 0.25]),
+            "share": np.array(1.0),
             "background": pack(runs.reshape(-1, 256) > 0).reshape(*runs.shape[:2], 4),
             "hops": np.array([0.5, 1.0]),
             "tail_seconds": np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]),

@@ -47,6 +47,7 @@ def random_weights(front_end: str = "log-mel", stack: int = 4, units: int = 32, 
         bias=normal(4 * units),
         dense=normal(units, BITS[-1]),
         dense_bias=normal(BITS[-1]) / 100,
+        clarity=normal(units + 1),
         calibration={"share": np.arange(3.0)},
         facts={"preset": {"name": "random"}},
     )
@@ -77,7 +78,7 @@ def noise(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
 
 
 def lstm(weights: Weights, window: np.ndarray) -> np.ndarray:
-    """One window (steps, inputs) through the textbook's LSTM, step by step, in float64."""
+    """One window (steps, inputs) through the textbook's LSTM, step by step, in float64; scaled by its clarity."""
 
     def logistic(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
@@ -88,7 +89,8 @@ def lstm(weights: Weights, window: np.ndarray) -> np.ndarray:
         i, f, c, o = np.split(gates, 4)
         state = logistic(f) * state + logistic(i) * np.tanh(c)
         hidden = logistic(o) * np.tanh(state)
-    return hidden @ weights.dense + weights.dense_bias
+    scale = 1.0 if weights.clarity is None else np.exp(hidden @ weights.clarity[:-1] + weights.clarity[-1])
+    return (hidden @ weights.dense + weights.dense_bias) * scale
 
 
 @pytest.mark.parametrize(
@@ -564,6 +566,7 @@ def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(array, getattr(weights, name), rtol=1e-3, atol=1e-6)
     assert (loaded.front_end, loaded.stack, loaded.bits) == ("log-mel", 4, BITS)
     assert loaded.facts == weights.facts and loaded.units == 32
+    np.testing.assert_array_equal(loaded.clarity, weights.clarity)
     assert loaded.calibration.keys() == {"share"}
     np.testing.assert_array_equal(loaded.calibration["share"], weights.calibration["share"])
     assert loaded.model_id == weights.model_id
@@ -574,7 +577,7 @@ def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
 
 def test_the_id_is_that_of_the_hashes() -> None:
     weights = random_weights()
-    assert replace(weights, facts={}, calibration={}).model_id == weights.model_id
+    assert replace(weights, facts={}, calibration={}, clarity=None).model_id == weights.model_id
     assert len(weights.model_id) == 64 and set(weights.model_id) <= set("0123456789abcdef")
     for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
         changed = getattr(weights, name).copy()
@@ -676,8 +679,10 @@ def test_an_unknown_front_end_asks_for_a_newer_samaf(
         {"dense": np.zeros((31, 256), np.float32)},
         {"dense_bias": np.zeros(255, np.float32)},
         {"dense_bias": np.full(256, np.nan, np.float32)},
+        {"clarity": np.zeros(32, np.float32)},
+        {"clarity": np.full(33, np.inf, np.float32)},
     ],
-    ids=["kernel", "bias", "dense", "dense_bias", "nan"],
+    ids=["kernel", "bias", "dense", "dense_bias", "nan", "clarity", "infinite"],
 )
 def test_arrays_that_make_no_network_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     replace(random_weights(), **change).save(tmp_path / "a.npz")

@@ -17,11 +17,11 @@ from synth import tune, write
 
 from samaf.encoder import Encoder, Network
 from samaf.errors import AudioError, ModelError
-from samaf.model import augment, export
+from samaf.model import augment, clarity, export
 from samaf.model.augment import Sources, rms
 from samaf.model.corpus import CHUNK_FRAMES, Corpus, _Job, _render_file, find_audio
 from samaf.model.presets import PRESETS, Preset, preset_from_json
-from samaf.model.twins import NEIGHBOURS, Twins, nearest, overlaid, varied, window
+from samaf.model.twins import KNOWN_FRAMES, NEIGHBOURS, Twins, nearest, overlaid, varied, window
 from samaf.weights import Weights
 
 RATE = 16000
@@ -276,6 +276,20 @@ def test_twins_are_the_same_second(corpus: Corpus, plain: bool, monkeypatch: pyt
     assert own.mean() > other + 0.2
 
 
+def test_a_twin_that_overhangs_is_known_in_part(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known of it is the mean of what is; the decoder shall give back all of it."""
+    preset = replace(TINY, overhang=1.0, overlay=0.0, variety=0.0)
+    monkeypatch.setattr(corpus, "preset", preset)
+    windows, clean = Twins(corpus, np.array([0, 2, 4])).draw(60, np.random.default_rng(0))
+    frames = windows[60:].reshape(60, 100, 64)
+    steady = (np.abs(np.diff(frames, axis=1)) < 1e-6).all(axis=2).sum(axis=1)  # within what is missing
+    low, high = KNOWN_FRAMES
+    assert (steady >= 99 - high).all() and (steady <= 99 - low).all() and steady.max() > 50
+    at_end = np.abs(frames[:, -1] - frames[:, -2]).max(axis=1) < 1e-6
+    assert 10 < at_end.sum() < 50
+    np.testing.assert_array_equal(clean[60:], windows[:60])
+
+
 def test_twins_follow_the_generator(corpus: Corpus) -> None:
     twins = Twins(corpus, np.array([0, 2, 4]))
     a, b, c = (twins.draw(20, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
@@ -383,14 +397,35 @@ def test_presets_survive_json() -> None:
 # Exporting
 
 
+def a_model(preset: Preset) -> Weights:
+    """What the bare encoder of a preset might be."""
+    rng, units = np.random.default_rng(0), preset.units
+
+    def normal(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+    return Weights(
+        preset.front_end,
+        preset.stack,
+        preset.bits,
+        normal(preset.n_inputs, 4 * units),
+        normal(units, 4 * units),
+        normal(4 * units),
+        normal(units, preset.bits[-1]),
+        normal(preset.bits[-1]),
+    )
+
+
 @pytest.fixture
-def trained(corpus: Corpus, tmp_path: Path) -> Path:
+def trained(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A work folder as a training leaves it."""
     folder = tmp_path / "m.npz.work"
     folder.mkdir()
     for name in ("frames.f16", "chunks.npz", "corpus.json", "noise.f16"):
         os.link(Path(str(corpus.frames.filename)).parent / name, folder / name)
     (folder / "state.json").write_text(json.dumps({"preset": TINY.to_json(), "seed": 7}))
+    a_model(TINY).save(folder / export.LATEST)
+    monkeypatch.setattr(clarity, "PAIRS", 40)
     return folder
 
 
@@ -408,6 +443,7 @@ def test_an_export_calibrates_on_what_was_held_out(
     assert export.export_checkpoint(trained, out) == out and out.read_text() == "made"
     [((path, [held_out], library), options)] = calls
     assert path == trained / export.LATEST and options["seed"] == 7
+    assert Weights.load(path).clarity is not None
     assert {music / f"{k}.wav" for k in range(4)} == {*held_out, *library}
     assert held_out == [corpus.paths[k] for k in np.unique(corpus.files[corpus.split(7)[1]])]
     assert not set(held_out) & set(library)
@@ -646,6 +682,7 @@ def small(keras: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setattr(fit, "STEPS_PER_EPOCH", 4)
     monkeypatch.setattr(fit, "HELD_OUT_PAIRS", 32)
+    monkeypatch.setattr(clarity, "PAIRS", 100)
     for name, value in {"TWINS": 20, "LENGTHS_S": (1.0, 3.0), "QUERIES": 5, "FEWEST_RUNS": 2}.items():
         monkeypatch.setattr(f"samaf.model.calibrate.{name}", value)
     return fit

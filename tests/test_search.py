@@ -331,7 +331,7 @@ def test_the_speed_is_that_of_the_best_sketch(
     assert restored.asked == ["sketch"] * 3 + [1.1]
     assert (match.path, match.speed, match.tempo) == ("/m/2.wav", 1.1, 1.0)
     [plain] = searcher.search(good)
-    assert match.score == pytest.approx(plain.score - CHANGED)
+    assert 0.0 < match.score <= plain.score - CHANGED
     assert match.query_end_s == pytest.approx(plain.query_end_s / 1.1, abs=1e-3)
     assert match.track_start_s == plain.track_start_s
 
@@ -344,17 +344,17 @@ def test_what_is_told_is_the_exact_fingerprint_s(
     assert match.path == "/m/3.wav"
 
 
-@pytest.mark.parametrize(("ahead", "asked"), [(CHANGED - 0.1, []), (CHANGED + 0.1, [1.1])])
-def test_a_sketch_must_beat_the_query_by_what_a_change_costs(
+@pytest.mark.parametrize(("ahead", "asked"), [(-0.1, []), (0.1, [1.1])])
+def test_a_sketch_must_beat_the_query(
     searcher: Searcher, model: Model, monkeypatch: pytest.MonkeyPatch, ahead: float, asked: list[float]
 ) -> None:
-    """The E-value of the sketch is set: the query's own, and so much better."""
+    """The E-value of the sketch is set: the query's own, and so much better or worse."""
     query, sketch = stranger(model), stranger(model)
     judge = searcher.verdict.judge
 
     def judged(work, stretch, n_stored, **options):  # type: ignore[no-untyped-def]
-        better = ahead if work.hop_s != query.hop_s else 0.0
-        return replace(judge(work, stretch, n_stored), log10_evalue=-0.5 - better)
+        assert options["restored"] == (work.hop_s != query.hop_s)
+        return replace(judge(work, stretch, n_stored), log10_evalue=-0.5 - ahead * options["restored"])
 
     monkeypatch.setattr(searcher.verdict, "judge", judged)
     restored = Played({1.1: replace(sketch, hop_s=0.2)})

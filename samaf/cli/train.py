@@ -44,7 +44,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o", "--out", default="model.npz", metavar="FILE", help="weights (default model.npz)"
     )
-    parser.add_argument("--preset", choices=("samaf", "paper"), default="samaf", help="default samaf")
+    parser.add_argument(
+        "--preset", choices=("samaf", "samaf-4", "paper"), default="samaf", help="default samaf"
+    )
     parser.add_argument("--steps", type=count, metavar="N", help="training steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument(

@@ -4,7 +4,7 @@ Needs a trained encoder, recordings that it was *not* trained on, and a library 
 through the real encoder and the real search:
 
 - reliability: how often bits are right, by confidence and known share, in clips of the recordings that were distorted;
-- share: how much of the agreement that this leads to expect whole clips have;
+- share: how much of the agreement that this leads to expect clips have, in the middle of them;
 - background: runs of the library's hashes;
 - tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and the
   rate and constant of the E-value with which the shares of clips that reach it are those due.
@@ -172,7 +172,7 @@ def _there(found: Iterable[T | None]) -> list[T]:
 
 def _flat(lengths: Sequence[int]) -> dict[str, NDArray]:
     """Rates and constants to begin with."""
-    flat = np.stack([np.full(len(KNOTS_S), 0.3), np.zeros(len(KNOTS_S)), np.full(len(KNOTS_S), -0.5)])
+    flat = np.stack([np.full(len(KNOTS_S), 1.5), np.zeros(len(KNOTS_S)), np.full(len(KNOTS_S), -0.5)])
     return {
         "hops": np.array(HOPS_S),
         "tail_seconds": KNOTS_S,
@@ -261,7 +261,7 @@ def _spoilt(clean: Float32, sources: Sources, rng: Generator) -> Float32:
 
 
 def _reliability(twins: Sequence[Twin], runs: NDArray[np.uint64], bits: int) -> dict[str, NDArray]:
-    """Odds of bits, by a logistic fit; share of the expected agreement that clips have, mean and spread."""
+    """Odds of bits, by a logistic fit; share of the expected agreement that clips have, their median."""
     confidence = np.concatenate(
         [print_.confidence[i] for print_, i, _ in twins if print_.confidence is not None]
     )
@@ -280,10 +280,9 @@ def _reliability(twins: Sequence[Twin], runs: NDArray[np.uint64], bits: int) -> 
             mean, _ = background.of_stretch(query.signed[rows])
             total = float(agreement(query.signed[rows], stored[whole][::2]).sum())
             shares.append((total - mean) / max(float(query.expected[rows].sum()) - mean, 1.0))
-    middle, low = np.percentile(shares, [50.0, 16.0])
     return {
         "reliability": np.array([reliability.intercept, reliability.slope, reliability.power]),
-        "share": np.array([middle, max(middle - low, 0.05)]),
+        "share": np.asarray(np.median(shares)),
     }
 
 
@@ -448,15 +447,15 @@ def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) 
         bends = np.sum(np.diff(values[: len(knots)], 2) ** 2) + 0.05 * np.sum(np.diff(constants, 2) ** 2)
         return float((counts[:, None] * off).sum() / len(LEVELS) + STIFFNESS * bends)
 
-    middle = np.median((log_tests - 0.3 * evidence).min(axis=1))
-    values = np.concatenate([np.log(np.geomspace(0.45, 0.15, len(knots))), np.full(len(knots), -middle)])
+    middle = np.median((log_tests - 1.5 * evidence).min(axis=1))
+    values = np.concatenate([np.log(np.geomspace(2.5, 0.8, len(knots))), np.full(len(knots), -middle)])
     for _ in range(2):  # the second start goes on where the first lost its way
         values = minimize(loss, values, method="BFGS", options={"maxiter": 150}).x
     rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
     first = np.arange(len(table)), evidence.argmax(axis=1)
     order = np.argsort(seconds[first])
     tests = np.interp(knots, seconds[first][order], _smooth(log_tests[first][order]))
-    # no chance is seen that lies above the largest level, nor one at less than a nat of evidence
+    # no chance is seen that lies above the largest level, nor one at evidence of less than 1
     seen = np.minimum(np.log(LEVELS[0]) - tests, constants - rates)
     return np.stack([rates, constants / np.log(10.0), seen / np.log(10.0)])
 

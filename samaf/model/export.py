@@ -1,6 +1,7 @@
 """Trained network -> weights file of the run-time encoder (read by :mod:`samaf.weights`).
 
-Each epoch leaves the bare encoder in the work folder; exporting calibrates it and needs no TensorFlow.
+Each epoch leaves the bare encoder in the work folder; exporting fits its clarity, calibrates it and needs no
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy as np
 from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
 from samaf.model.calibrate import calibrate
+from samaf.model.clarity import with_clarity
 from samaf.model.corpus import Corpus
 from samaf.model.presets import preset_from_json
+from samaf.model.twins import Twins
 from samaf.weights import Weights
 
 if TYPE_CHECKING:
@@ -56,6 +59,10 @@ def export_checkpoint(folder: Path, out: Path) -> Path:
     training, held_out = (
         [corpus.paths[k] for k in np.unique(corpus.files[chunks])] for chunks in corpus.split(seed)
     )
+    fitted = with_clarity(
+        Weights.load(folder / LATEST), Twins(corpus, corpus.split(seed)[0]), np.random.default_rng([seed, 98])
+    )
+    fitted.save(folder / LATEST)
     library = [training[k] for k in np.unique(np.linspace(0, len(training) - 1, MOST_SEARCHED).astype(int))]
     sources = Sources(corpus.noises, corpus.rooms, held_out)
     calibrate(folder / LATEST, [held_out], library, sources=sources, seed=seed).save(out)

@@ -32,9 +32,10 @@ class Preset:
         Distorted renderings of each chunk beside the clean one. 0: twins differ by jitter alone.
     jitter_s
         Twins start up to this much apart.
-    neighbours, variety, overlay
-        Shares of the twins that come with a look-alike, are changed alike into other music, and have their distorted
-        one laid over with another sound; see :mod:`samaf.model.twins`. The last two are for ``"log-mel"`` alone.
+    neighbours, variety, overlay, overhang
+        Shares of the twins that come with a look-alike, are changed alike into other music, have their distorted one
+        laid over with another sound, and have but a part of it known; see :mod:`samaf.model.twins`. Variety and
+        overlay are for ``"log-mel"`` alone.
     pairs, steps, learning_rate, warm_up
         Twin pairs a step, number of steps, peak rate of Adam, share of the steps that warm up.
     """
@@ -56,6 +57,7 @@ class Preset:
     neighbours: float = 0.4
     variety: float = 1.0
     overlay: float = 0.4
+    overhang: float = 0.3
     pairs: int = 384
     steps: int = 10000
     learning_rate: float = 2e-3
@@ -88,6 +90,8 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("samaf"),
+        # The recipe of the weights that ship: many more steps, of larger batches, than a laptop has patience for.
+        Preset("samaf-4", renderings=24, pairs=1024, steps=52000),
         # Baez-Suarez et al. 2020: 13 MFCC, one LSTM each way, no distortion of the training audio.
         Preset(
             "paper",
@@ -102,6 +106,7 @@ PRESETS = {
             neighbours=0.0,
             variety=0.0,
             overlay=0.0,
+            overhang=0.0,
             pairs=128,
             learning_rate=1e-3,
         ),

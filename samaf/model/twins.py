@@ -1,12 +1,13 @@
 """Rendered frames -> batches of twins: the same second of audio twice, once clean and once distorted.
 
-Nine hours of recordings soon repeat themselves. Three things, all on frames and so nearly free, keep a batch hard
+Nine hours of recordings soon repeat themselves. Four things, all on frames and so nearly free, keep a batch hard
 and its seconds new:
 
 - *neighbours*: some seconds come with one of another file whose code is among the most alike, the kind that a search
   would mistake for it (hard negatives);
 - *variety*: both twins are stretched, mirrored in time or shifted over the bands alike, which makes them other music;
-- *overlay*: the distorted twin gets another noise or another recording on top, and another colour.
+- *overlay*: the distorted twin gets another noise or another recording on top, and another colour;
+- *overhang*: of the distorted twin only a part is known, as of a query's windows that overhang its ends.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES
+from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, fill_missing
 from samaf.model.corpus import Corpus, frames_at
 
 PLACE_FRAMES = FRAMES_PER_SECOND // 2
@@ -35,6 +36,8 @@ MOST_SHIFTED = 7
 """Bands."""
 OVERLAY_DB = (-8.0, 15.0)
 """Power of a twin over that of what is laid over it."""
+KNOWN_FRAMES = (25, 97)
+"""Frames that are known of a twin that overhangs."""
 
 MOST_COMPARED = 60_000
 """Seconds among which neighbours are looked for, spread evenly over a larger corpus: each is compared with each."""
@@ -55,7 +58,7 @@ class Twins:
     chunks : (n,)
         The chunks to draw from.
     plain
-        Leave out neighbours, variety and overlay: twins as they were rendered, to measure with.
+        Leave out neighbours, variety, overlay and overhang: twins as they were rendered, to measure with.
     """
 
     def __init__(self, corpus: Corpus, chunks: NDArray[np.int64], *, plain: bool = False) -> None:
@@ -95,6 +98,7 @@ class Twins:
         """
         preset, frames = self.preset, self.corpus.frames
         cut = np.empty((2 * pairs, WINDOW_FRAMES, frames.shape[-1]), np.float32)
+        known = np.ones((2 * pairs, WINDOW_FRAMES), np.bool_)
         jitter = round(preset.jitter_s * FRAMES_PER_SECOND)
         for i, place in enumerate(self._drawn_places(pairs, rng)):
             chunk, start = self.places[place]
@@ -110,7 +114,12 @@ class Twins:
                 cut[i], cut[pairs + i] = self._clean(chunk, start), window(frames[chunk, k], twin)
             if not self.plain and rng.random() < preset.overlay:
                 cut[pairs + i] = overlaid(cut[pairs + i], self._something(rng), rng)
-        windows = self._windows(cut)
+            if not self.plain and rng.random() < preset.overhang:
+                n = int(rng.integers(KNOWN_FRAMES[0], KNOWN_FRAMES[1] + 1))
+                known[pairs + i, n:] = False
+                if rng.random() < 0.5:
+                    known[pairs + i] = known[pairs + i, ::-1]
+        windows = self._windows(fill_missing(cut, known))
         return windows, np.concatenate([windows[:pairs], windows[:pairs]])
 
     def _drawn_places(self, pairs: int, rng: Generator) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from samaf.errors import ModelError, shown
 
 FORMAT_VERSION = 1
-DEFAULT_PATH = Path(__file__).parent / "samaf-3.npz"
+DEFAULT_PATH = Path(__file__).parent / "samaf-4.npz"
 """The nested 64/128/256-bit model that ships; its card lies beside it."""
 
 Float32 = NDArray[np.float32]
@@ -45,6 +45,9 @@ class Weights:
         LSTM, gates in the order i, f, c, o: (inputs, 4 units), (units, 4 units), (4 units,).
     dense, dense_bias
         (units, bits[-1]), (bits[-1],).
+    clarity : (units + 1,), optional
+        Weights of the LSTM's last state, and a constant, in the logarithm of what a window's activations are
+        multiplied by to tell how sure its bits are (see :mod:`samaf.model.clarity`). It shapes no hash.
     calibration : dict
         Arrays of the calibration (see :mod:`samaf.verdict`), no part of the model's identity; empty before it.
     facts
@@ -59,6 +62,7 @@ class Weights:
     bias: Float32
     dense: Float32
     dense_bias: Float32
+    clarity: Float32 | None = None
     calibration: dict[str, NDArray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -89,6 +93,8 @@ class Weights:
         }
         arrays: dict[str, NDArray[Any]] = {name: np.asarray(getattr(self, name), "<f2") for name in _ARRAYS}
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        if self.clarity is not None:
+            arrays["clarity"] = np.asarray(self.clarity, "<f4")
         arrays |= {_CALIBRATION + name: value for name, value in self.calibration.items()}
         new = path.with_name(path.name + ".new")
         try:
@@ -125,6 +131,7 @@ class Weights:
                     stack=int(header["stack"]),
                     bits=tuple(header["bits"]),
                     **{name: archive[name].astype(np.float32) for name in _ARRAYS},
+                    clarity=archive["clarity"].astype(np.float32) if "clarity" in archive.files else None,
                     calibration={
                         name.removeprefix(_CALIBRATION): archive[name]
                         for name in archive.files
@@ -147,10 +154,19 @@ class Weights:
     def _fits_together(self) -> bool:
         """Whether the arrays have the shapes of one network and hold nothing but numbers."""
         inputs, units, code = len(self.kernel), len(self.recurrent), len(self.dense_bias)
-        shapes = ((inputs, 4 * units), (units, 4 * units), (4 * units,), (units, code), (code,))
+        shapes: list[tuple[int, ...]] = [
+            (inputs, 4 * units),
+            (units, 4 * units),
+            (4 * units,),
+            (units, code),
+            (code,),
+        ]
         arrays = [getattr(self, name) for name in _ARRAYS]
+        if self.clarity is not None:
+            arrays.append(self.clarity)
+            shapes.append((units + 1,))
         return (
-            [array.shape for array in arrays] == list(shapes)
+            [array.shape for array in arrays] == shapes
             and all(np.isfinite(array).all() for array in arrays)
             and self.bits[-1:] == (code,)
         )
