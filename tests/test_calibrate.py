@@ -17,6 +17,7 @@ from samaf import Library
 from samaf.background import RUN_ROWS
 from samaf.errors import ModelError
 from samaf.model import calibrate as room
+from samaf.model.augment import Sources
 from samaf.model.calibrate import (
     HOPS_S,
     KNOTS_S,
@@ -205,6 +206,27 @@ def test_a_calibration_follows_its_seed(model: Path, audio: dict[str, list[Path]
     for name, value in a.calibration.items():
         np.testing.assert_allclose(value, b.calibration[name], rtol=1e-6, err_msg=name)
     assert not np.array_equal(a.calibration["tail_128"], c.calibration["tail_128"])
+
+
+@pytest.mark.usefixtures("_small")
+def test_no_unknown_clip_has_babble_of_what_is_searched(
+    model: Path, audio: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voices: dict[str, set[tuple[Path, ...]]] = {"known": set(), "unknown": set()}
+    twin, unknown = room._twin, room._unknown
+
+    def a_twin(encoder: Any, clips: Any, sources: Sources, *rest: Any) -> Any:
+        voices["known"].add(tuple(sources.voices))
+        return twin(encoder, clips, sources, *rest)
+
+    def an_unknown(encoder: Any, recordings: Any, sources: Sources, *rest: Any) -> Any:
+        voices["unknown"].add(tuple(sources.voices))
+        return unknown(encoder, recordings, sources, *rest)
+
+    monkeypatch.setattr(room, "_twin", a_twin)
+    monkeypatch.setattr(room, "_unknown", an_unknown)
+    calibrated(model, audio, sources=Sources([], [], audio["music"]))
+    assert voices == {"known": {tuple(audio["music"])}, "unknown": {()}}
 
 
 @pytest.mark.usefixtures("_small")

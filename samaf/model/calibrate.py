@@ -60,6 +60,8 @@ KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
 """Known seconds at which rate and constant are fitted."""
 LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
 """E-values at which the shares of clips that reach them are held against those due."""
+LEAST_BEGIN = 0.5
+"""Evidence at which the tail begins, at least."""
 STIFFNESS = 5.0
 """How much the fit minds a rate or constant that bends over the logarithm of the seconds."""
 
@@ -141,8 +143,9 @@ def calibrate(
         steps.total += (1 + len(base.bits) * len(HOPS_S)) * len(wanted)
         twins = _there(pool.map(lambda k: _twin(encoder, clips, sources, [seed, 1, k], steps), range(TWINS)))
         known = {"background": background, **_reliability(twins, background, encoder.bits)}
+        strange = replace(sources, voices=())  # babble of recordings that are searched among would be found
         drawn = _there(
-            pool.map(lambda which: _unknown(encoder, recordings, sources, which, seed, steps), wanted)
+            pool.map(lambda which: _unknown(encoder, recordings, strange, which, seed, steps), wanted)
         )
         begin = replace(base, calibration=known | _flat(base.bits))
         found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
@@ -423,7 +426,7 @@ def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) 
     from scipy.optimize import minimize
 
     table = np.zeros((len(judged), MOST_FITTED, 3))
-    table[:, :, 0] = -1e3  # no evidence where a clip has fewer stretches
+    table[:, :, 2] = 50.0  # found by anybody where a clip has fewer stretches
     for row, one in zip(table, judged, strict=True):
         best = sorted(one, key=lambda judgement: -judgement.evidence)[:MOST_FITTED]
         if best:
@@ -436,10 +439,18 @@ def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) 
     member = np.array([[group == name for group in groups] for name in names], np.float64)
     counts = member.sum(axis=1)
     due = -np.expm1(-LEVELS)
+    first = np.arange(len(table)), evidence.argmax(axis=1)
+    order = np.argsort(seconds[first])
+    tests = np.interp(knots, seconds[first][order], _smooth(log_tests[first][order]))
+    seen = np.log(LEVELS[0]) - tests  # no chance is seen that lies above the largest level
+    seen_here = np.interp(seconds, knots, seen)
 
     def loss(values: Float64) -> float:
         rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
-        log_u = log_tests + np.interp(seconds, knots, constants) - np.interp(seconds, knots, rates) * evidence
+        rate, constant = np.interp(seconds, knots, rates), np.interp(seconds, knots, constants)
+        begins = np.maximum((constant - seen_here) / rate, LEAST_BEGIN)
+        bulk = np.log(0.5) + (seen_here - np.log(0.5)) * evidence / begins
+        log_u = log_tests + np.where(evidence < begins, bulk, seen_here - rate * (evidence - begins))
         u = np.exp(np.minimum(log_u.min(axis=1), 20.0))
         reached = 1.0 / (1.0 + (u[:, None] / LEVELS) ** 8)  # 1 below, 0 above, and smooth
         share = member @ reached / counts[:, None]
@@ -452,11 +463,7 @@ def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) 
     for _ in range(2):  # the second start goes on where the first lost its way
         values = minimize(loss, values, method="BFGS", options={"maxiter": 150}).x
     rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
-    first = np.arange(len(table)), evidence.argmax(axis=1)
-    order = np.argsort(seconds[first])
-    tests = np.interp(knots, seconds[first][order], _smooth(log_tests[first][order]))
-    # no chance is seen that lies above the largest level, nor one at evidence of less than 1
-    seen = np.minimum(np.log(LEVELS[0]) - tests, constants - rates)
+    constants = np.maximum(constants, seen + LEAST_BEGIN * rates)
     return np.stack([rates, constants / np.log(10.0), seen / np.log(10.0)])
 
 
