@@ -38,6 +38,21 @@ def tune(seconds: float, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]
     return (0.5 * out / max(np.abs(out).max(), 1e-9)).astype(np.float32) if n else out.astype(np.float32)
 
 
+def bursts(seconds: float, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
+    """Bursts of noise, each of a level and a colour of its own: unlike any tune; float32, peak 0.5."""
+    rng = np.random.default_rng(seed)
+    n, at = round(seconds * rate), 0
+    out = np.zeros(n)
+    while at < n:
+        length = min(n - at, int(rng.uniform(0.05, 0.4) * rate))
+        spectrum = np.fft.rfft(rng.standard_normal(length))
+        hz = np.fft.rfftfreq(length, 1 / rate)
+        spectrum *= np.exp(-(np.log2(np.maximum(hz, 20.0) / 200.0 / 2 ** rng.uniform(0, 4)) ** 2))
+        out[at : at + length] = rng.exponential() * np.fft.irfft(spectrum, length) / np.sqrt(length)
+        at += length
+    return (0.5 * out / max(np.abs(out).max(), 1e-9)).astype(np.float32) if n else out.astype(np.float32)
+
+
 def write(path: Path, samples: NDArray[np.float32], rate: int = RATE, **options: str) -> Path:
     """Write samples (n,) or (n, channels) in the format of the name's ending; return the path."""
     if path.suffix == ".opus":
