@@ -194,7 +194,7 @@ class Encoder:
         hop_s
             Seconds from hash to hash, a multiple of 0.01.
         confidence
-            Keep each bit's |pre-sign activation|: what a query needs.
+            Keep each bit's |pre-sign activation|, scaled by the clarity of its window: what a query needs.
         overhang
             Let windows begin before the audio and end after it, as long as a quarter of them lies in it. The
             stored windows of a recording meet a clip's ends like that. A reference needs none of them.

@@ -89,7 +89,7 @@ class Fingerprint:
     duration_s : float
         Length of the recording in seconds.
     confidence : ndarray of float32, shape (n, bits), optional
-        Magnitude of each bit's real value before its sign was taken; kept for queries.
+        Magnitude of each bit's real value before its sign was taken, times the clarity of its window; for queries.
     start_s : float
         Where the window of row 0 starts; before the audio (negative) in a query, whose first windows overhang.
     known : ndarray of float32, shape (n,), optional
