@@ -167,7 +167,8 @@ class Searcher:
             def resembled(print_: Fingerprint, count: int = max(top, JUDGED_LINES)) -> list[_Found]:
                 heard = progress if print_ is query else None  # of the clip as it is, not of each speed tried
                 work = self.verdict.query(print_)
-                return self._judged(work, live, exhaustive, count, max_evalue, heard, print_ is not query)
+                changed = print_ is not query
+                return self._judged(work, live, exhaustive, count, max_evalue, heard, restored=changed)
 
             def told(found: list[_Found]) -> list[Match]:
                 least = -math.log10(max_evalue)
@@ -210,6 +211,7 @@ class Searcher:
         count: int,
         max_evalue: float,
         progress: Callable[[float, float], None] | None = None,
+        *,
         restored: bool = False,
     ) -> list[_Found]:
         """What the query resembles, as far as its E-value may be within the limit."""

@@ -4,7 +4,7 @@ Needs a trained encoder, recordings that it was *not* trained on, and a library 
 through the real encoder and the real search:
 
 - reliability: how often bits are right, by confidence and known share, in clips of the recordings that were distorted;
-- share: how much of the agreement that this leads to expect clips have, in the middle of them;
+- share: how much of the agreement that this leads to expect the median clip has;
 - background: runs of the library's hashes;
 - tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and the
   rate and constant of the E-value with which the shares of clips that reach it are those due.

@@ -75,10 +75,8 @@ def fit_clarity(states: Float32, activations: Float32, right: NDArray[np.bool_])
         u, constant = values[:-1].astype(np.float32), np.float32(values[-1])
         odds = toward * np.exp(np.clip(standard @ u + constant, -8.0, 8.0))[:, None]
         nats = np.logaddexp(np.float32(0), -odds).mean(dtype=np.float64)
-        slope = -odds / (
-            1.0 + np.exp(np.minimum(odds, 60.0))
-        )  # of the nats, over the logarithm of the factor
-        per_row = slope.sum(axis=1) / toward.size
+        # slope of the nats over the logarithm of each row's factor
+        per_row = (-odds / (1.0 + np.exp(np.minimum(odds, 60.0)))).sum(axis=1) / toward.size
         gradient = np.append(standard.T @ per_row + 2.0 * RIDGE * u, per_row.sum())
         return float(nats + RIDGE * np.sum(u.astype(np.float64) ** 2)), gradient.astype(np.float64)
 

@@ -56,16 +56,15 @@ def export_checkpoint(folder: Path, out: Path) -> Path:
             f"{shown(folder)}: no training with a finished epoch here; give the .work folder that `samaf train` made"
         ) from None
     seed = state.get("seed", 0)
+    chunks, held_out_chunks = corpus.split(seed)
     training, held_out = (
-        [corpus.paths[k] for k in np.unique(corpus.files[chunks])] for chunks in corpus.split(seed)
+        [corpus.paths[k] for k in np.unique(corpus.files[some])] for some in (chunks, held_out_chunks)
     )
-    fitted = with_clarity(
-        Weights.load(folder / LATEST), Twins(corpus, corpus.split(seed)[0]), np.random.default_rng([seed, 98])
-    )
-    fitted.save(folder / LATEST)
+    latest = folder / LATEST
+    with_clarity(Weights.load(latest), Twins(corpus, chunks), np.random.default_rng([seed, 98])).save(latest)
     library = [training[k] for k in np.unique(np.linspace(0, len(training) - 1, MOST_SEARCHED).astype(int))]
     sources = Sources(corpus.noises, corpus.rooms, held_out)
-    calibrate(folder / LATEST, [held_out], library, sources=sources, seed=seed).save(out)
+    calibrate(latest, [held_out], library, sources=sources, seed=seed).save(out)
     return out
 
 
