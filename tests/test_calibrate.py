@@ -186,7 +186,7 @@ def test_a_model_is_calibrated(model: Path, audio: dict[str, list[Path]], tmp_pa
     for bits in base.bits:
         assert known[f"tail_{bits}"].shape == (len(HOPS_S), 3, len(KNOTS_S))
         assert (known[f"tail_{bits}"][:, 0] > 0).all()
-    assert known["reliability"].shape == (3,) and known["share"] > 0
+    assert known["reliability"].shape == (3,) and known["share"].shape == () and known["share"] > 0
     assert all(np.isfinite(value).all() for value in known.values())
     done, total, _ = told[-1]
     assert done == total == 18 + 30 + 16 * (1 + 2 * 2)

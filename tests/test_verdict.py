@@ -193,6 +193,9 @@ def test_a_stretch_that_tells_of_a_change_must_be_the_surer(track: np.ndarray) -
     assert judge(query, near, 5000) == plain
     for changed in (judge(query, far, 5000), judge(query, stretch, 5000, restored=True)):
         assert changed.log10_tests == pytest.approx(plain.log10_tests + CHANGED)
+        assert changed.log10_evalue == VERDICT.tail.log10_evalue(
+            plain.evidence, plain.known_s, plain.log10_tests + CHANGED
+        )
         assert changed.log10_evalue >= plain.log10_evalue + CHANGED - 1e-9
     assert judge(query, far, 5000, restored=True) == judge(query, far, 5000)
 
@@ -249,6 +252,10 @@ def test_a_match_played_at_a_speed_is_told_in_the_clip_s_own_time(speed: float, 
     assert (told.track_start_s, told.track_end_s) == (10.0, 15.0)
     assert (told.score, told.evalue, told.ber) == (match.score, match.evalue, match.ber)
     assert told.speed * told.tempo == pytest.approx(speed * tempo, abs=1e-3) or told.pitch_cents != 0
+
+
+def test_e_values_stay_finite() -> None:
+    assert power_of_ten(-1.75) == pytest.approx(10**-1.75) and power_of_ten(1000.0) == 1e300
 
 
 def test_a_match_is_json() -> None:
