@@ -40,6 +40,17 @@ class Reliability:
         return np.clip(weight, 0.0, MAX_WEIGHT, out=weight)
 
 
+def signed_weights(print_: Fingerprint, reliability: Reliability) -> Float32:
+    """Weight of each bit of a fingerprint, positive where it is set, float32 (m, bits); 0 in invalid rows."""
+    known = np.ones(len(print_), np.float32) if print_.known is None else print_.known
+    if print_.confidence is None:
+        weight = np.ones((len(print_), print_.bits), np.float32) * known[:, None]
+    else:
+        weight = reliability.weight(print_.confidence, known)
+    weight[~print_.valid] = 0.0
+    return np.where(unpack(print_.hashes, print_.bits), weight, -weight)
+
+
 @dataclass(frozen=True, eq=False)
 class Query:
     """A clip's rows, `hop_s` apart, and what they are worth.
@@ -85,12 +96,7 @@ class Query:
     ) -> Query:
         """The query that a fingerprint makes against an index."""
         known = np.ones(len(print_), np.float32) if print_.known is None else print_.known
-        if print_.confidence is None:
-            weight = np.ones((len(print_), print_.bits), np.float32) * known[:, None]
-        else:
-            weight = reliability.weight(print_.confidence, known)
-        weight[~print_.valid] = 0.0
-        signed = np.where(unpack(print_.hashes, print_.bits), weight, -weight)
+        signed = signed_weights(print_, reliability)
         mean, spread = background.of_rows(signed)
         return cls(
             hashes=print_.hashes,
@@ -98,7 +104,7 @@ class Query:
             confidence=print_.confidence,
             known=known,
             signed=signed,
-            expected=np.einsum("mb,mb->m", weight, np.tanh(weight)),
+            expected=np.einsum("mb,mb->m", signed, np.tanh(signed)),
             mean=mean,
             spread=spread,
             hop_s=print_.hop_s,

@@ -7,8 +7,9 @@ agree clearly.
 
 The E-value is the number of stretches with at least that evidence that a search among strangers would find. It has
 the form of Karlin and Altschul (1990), ``K m n exp(-lambda S)``; that is asymptotic and wants independent rows, while a
-clip has a few correlated ones, and pieces and voices resemble each other. So lambda and K depend on the number of rows,
-and were fitted to searches for clips that the library does not hold (:mod:`samaf.model.calibrate`).
+clip has a few correlated ones, and pieces and voices resemble each other. So lambda and K depend on the number of rows
+and on the kind of audio (:mod:`samaf.kinds`), and were fitted to searches for clips that the library does not hold
+(:mod:`samaf.model.calibrate`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from samaf.background import Background
 from samaf.errors import ModelError
 from samaf.fingerprint import Fingerprint
+from samaf.kinds import Kinds
 from samaf.query import Query, Reliability
 from samaf.stretch import Stretch
 from samaf.weights import Weights
@@ -36,6 +38,7 @@ CHANGED_TEMPO = 0.03
 LEAST_SEEN = -3.0
 """Base-10 logarithm of the least E-value that calibration can see: with a few thousand clips, one in a thousand."""
 
+LN_10 = math.log(10.0)
 LOG10_HALF = math.log10(0.5)
 
 Float64 = NDArray[np.float64]
@@ -131,10 +134,14 @@ class Verdict:
             self.background = Background(known["background"], bits, hop_s)
             self.share = float(known["share"])
             nearest = int(np.abs(np.log(known["hops"] / hop_s)).argmin())
-            self.tail = Tail(known["tail_seconds"], *known[f"tail_{bits}"][nearest])
+            self.kinds = Kinds(known[f"kinds_{bits}"])
+            self.tails = [Tail(known["tail_seconds"], *of_kind) for of_kind in known[f"tail_{bits}"][nearest]]
+            if self.kinds.weights.shape != (len(self.tails), bits):
+                raise ValueError("kinds")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ModelError(
-                f"the calibration in the weights file is damaged ({error!r}); write it again with `samaf calibrate`"
+                f"the calibration in the weights file is old or damaged ({error!r}); write it again with "
+                "`samaf calibrate`"
             ) from None
 
     def query(self, print_: Fingerprint) -> Query:
@@ -168,13 +175,15 @@ class Verdict:
         if restored or abs(stretch.line.slope - 1.0) > CHANGED_TEMPO:
             log10_tests += CHANGED
         known_s = float(query.known[rows].sum()) * min(1.0, self.hop_s)
+        log_kinds = self.kinds.log_chances(query.signed[rows])
 
         def judged(mean: float, spread: float) -> Judgement:
             evidence = self._evidence(
                 float(stretch.agreement.sum()), float(query.expected[rows].sum()), mean, spread
             )
-            log10_evalue = self.tail.log10_evalue(evidence, known_s, log10_tests)
-            return Judgement(evidence, known_s, log10_tests, log10_evalue)
+            of_kinds = [tail.log10_evalue(evidence, known_s, log10_tests) for tail in self.tails]
+            log_evalue = np.logaddexp.reduce(np.array(of_kinds) * LN_10 + log_kinds)
+            return Judgement(evidence, known_s, log10_tests, float(log_evalue) / LN_10)
 
         if math.isfinite(max_evalue):
             independent = float(np.sqrt(np.sum(query.spread[rows] ** 2, dtype=np.float64)))
@@ -218,7 +227,7 @@ class Judgement:
 
 
 class Tail:
-    """How rare evidence S is among strangers: a chance of ``K exp(-lambda S)`` for each place that is tried.
+    """How rare evidence S is among strangers of a kind: a chance of ``K exp(-lambda S)`` for each place that is tried.
 
     Long stretches of related audio agree a little all along (variations, the same words, the same loops), so that their
     evidence counts for less: lambda falls with the length. That is measured as far as calibration sees. It sees no
@@ -243,18 +252,19 @@ class Tail:
         self.rate, self.log10_k = np.asarray(rate, np.float64), np.asarray(log10_k, np.float64)
         self.log10_seen = np.asarray(log10_seen, np.float64)
 
-    def log10_evalue(self, evidence: float, known_s: float, log10_tests: float) -> float:
-        """Base-10 logarithm of the E-value of a stretch with that evidence, found at one of so many places."""
-        at = np.log2(max(known_s, 0.1))
+    def log10_evalue(self, evidence: ArrayLike, known_s: ArrayLike, log10_tests: ArrayLike) -> Float64:
+        """Base-10 logarithm of the E-value of stretches with that evidence, each found at one of so many places."""
+        evidence = np.asarray(evidence, np.float64)
+        at = np.log2(np.maximum(known_s, 0.1))
         rate, log10_k, log10_seen = (
-            float(np.interp(at, self.log_seconds, of)) for of in (self.rate, self.log10_k, self.log10_seen)
+            np.interp(at, self.log_seconds, of) for of in (self.rate, self.log10_k, self.log10_seen)
         )
-        begins = (log10_k - log10_seen) * math.log(10.0) / rate  # evidence at which the largest chance lies
-        if evidence < begins:
-            return log10_tests + LOG10_HALF + (log10_seen - LOG10_HALF) * evidence / begins
-        seen = log10_tests + log10_k - rate * evidence / math.log(10.0)
-        beyond = min(0.0, seen - LEAST_SEEN)  # in powers of ten at the rate of that length
-        return seen - beyond + beyond * max(1.0, float(self.rate[0]) / rate)
+        falls = rate / LN_10  # powers of ten for a unit of evidence
+        begins = (log10_k - log10_seen) / falls  # evidence at which the largest chance lies
+        bulk = LOG10_HALF + (log10_seen - LOG10_HALF) * evidence / begins
+        seen = log10_tests + np.where(evidence < begins, bulk, log10_k - falls * evidence)
+        beyond = np.minimum(seen - LEAST_SEEN, 0.0)  # in powers of ten at the rate of that length
+        return seen + beyond * (np.maximum(self.rate[0] / rate, 1.0) - 1.0)
 
 
 def check_limits(ber: float, max_evalue: float, top: int) -> None:

@@ -74,7 +74,10 @@ class Model:
             "background": pack(runs.reshape(-1, 256) > 0).reshape(*runs.shape[:2], 4),
             "hops": np.array([0.5, 1.0]),
             "tail_seconds": np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]),
-        } | {f"tail_{bits}": np.stack([[rate, log10_k, log10_seen]] * 2) for bits in (64, 128, 256)}
+        }
+        for bits in (64, 128, 256):  # of one kind, at two hops
+            calibration[f"kinds_{bits}"] = np.zeros((1, bits + 1))
+            calibration[f"tail_{bits}"] = np.stack([[[rate, log10_k, log10_seen]]] * 2)
         small = np.zeros((1, 4))
         return cls(
             Weights(

@@ -16,6 +16,7 @@ from test_encoder import random_weights
 from samaf import Library
 from samaf.background import RUN_ROWS
 from samaf.errors import ModelError
+from samaf.kinds import Kinds
 from samaf.model import calibrate as room
 from samaf.model.augment import Sources
 from samaf.model.calibrate import (
@@ -23,6 +24,7 @@ from samaf.model.calibrate import (
     KNOTS_S,
     MOST_FITTED,
     calibrate,
+    fit_kinds,
     fit_reliability,
     fit_tail,
     read_copies,
@@ -54,6 +56,32 @@ def test_reliability_of_bits_that_tell_nothing_is_none() -> None:
     confidence = rng.exponential(size=(2000, 64)).astype(np.float32)
     found = fit_reliability(confidence, np.ones(2000, np.float32), rng.random((2000, 64)) < 0.5)
     assert (found.intercept, found.slope) == pytest.approx((0.0, 0.0), abs=0.05)
+
+
+def test_kinds_are_told_apart_as_surely_as_their_bits_tell_them() -> None:
+    rng = np.random.default_rng(5)
+    kinds = rng.integers(0, 3, 6000)
+    means = rng.choice([-0.4, 0.4], (3, 64))
+    means[2] = means[1]  # these two sound alike
+    heard = (means[kinds] + rng.standard_normal((6000, 64))).astype(np.float32)
+    weights = fit_kinds(heard[:3000], kinds[:3000], 3)
+    assert weights.shape == (3, 65) and np.isfinite(weights).all()
+    told = Kinds(weights)
+    signed = np.arctanh(np.clip(heard[3000:] / 10, -0.9, 0.9))  # one row a clip
+    told.weights = 10 * told.weights
+    chances = np.exp([told.log_chances(row[None]) for row in signed])
+    assert chances.sum(axis=1) == pytest.approx(1.0)
+    first = kinds[3000:] == 0
+    assert np.mean((chances[:, 0] > 0.5) == first) > 0.95
+    assert np.mean(chances[~first, 1]) == pytest.approx(0.5, abs=0.05)
+    for low, high in ((0.0, 0.1), (0.2, 0.8), (0.9, 1.0)):
+        some = (chances[:, 0] >= low) & (chances[:, 0] <= high)
+        assert np.mean(first[some]) == pytest.approx(chances[some, 0].mean(), abs=0.1)
+
+
+def test_a_single_kind_is_certain() -> None:
+    heard = np.random.default_rng(6).standard_normal((50, 64)).astype(np.float32)
+    assert Kinds(fit_kinds(heard, np.zeros(50, int), 1)).log_chances(heard).tolist() == [0.0]
 
 
 def strangers(
@@ -184,8 +212,9 @@ def test_a_model_is_calibrated(model: Path, audio: dict[str, list[Path]], tmp_pa
     assert known["background"].shape == (9, RUN_ROWS, 2) and known["background"].any(axis=2).all()
     assert known["hops"].tolist() == list(HOPS_S) and known["tail_seconds"].tolist() == KNOTS_S.tolist()
     for bits in base.bits:
-        assert known[f"tail_{bits}"].shape == (len(HOPS_S), 3, len(KNOTS_S))
-        assert (known[f"tail_{bits}"][:, 0] > 0).all()
+        assert known[f"kinds_{bits}"].shape == (2, bits + 1)
+        assert known[f"tail_{bits}"].shape == (len(HOPS_S), 2, 3, len(KNOTS_S))
+        assert (known[f"tail_{bits}"][:, :, 0] > 0).all()
     assert known["reliability"].shape == (3,) and known["share"].shape == () and known["share"] > 0
     assert all(np.isfinite(value).all() for value in known.values())
     done, total, _ = told[-1]

@@ -717,7 +717,9 @@ def test_the_shipped_weights_are_small_and_calibrated() -> None:
     assert weights.bits == BITS
     knots = len(weights.calibration["tail_seconds"])
     hops = len(weights.calibration["hops"])
-    assert all(weights.calibration[f"tail_{bits}"].shape == (hops, 3, knots) for bits in BITS)
+    for bits in BITS:
+        assert weights.calibration[f"kinds_{bits}"].shape == (2, bits + 1)  # music and speech
+        assert weights.calibration[f"tail_{bits}"].shape == (hops, 2, 3, knots)
     for bits in BITS:
         fingerprint = Encoder(bits=bits).encode(tune(4))
         assert fingerprint.valid.all() and len(np.unique(fingerprint.hashes, axis=0)) == 4

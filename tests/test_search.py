@@ -332,7 +332,8 @@ def test_the_speed_is_that_of_the_best_sketch(
     assert (match.path, match.speed, match.tempo) == ("/m/2.wav", 1.1, 1.0)
     [plain] = searcher.search(good)
     worth = max(searcher.judgements(good), key=lambda one: -one.log10_evalue)
-    rarer = searcher.verdict.tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests + CHANGED)
+    [tail] = searcher.verdict.tails
+    rarer = tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests + CHANGED)
     assert match.score == pytest.approx(-rarer)
     assert 0.0 < match.score <= plain.score - CHANGED
     assert match.query_end_s == pytest.approx(plain.query_end_s / 1.1, abs=1e-3)

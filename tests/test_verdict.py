@@ -109,10 +109,11 @@ def test_weights_without_a_calibration_are_refused() -> None:
 )
 def test_the_tail_is_that_of_the_nearest_hop(hop_s: float, nearest: float) -> None:
     calibration = dict(MODEL.weights.calibration)
-    calibration["tail_64"] = np.stack([[[hop] * 6, [-hop] * 6, [-9.0] * 6] for hop in (0.5, 1.0)])
+    calibration["tail_64"] = np.stack([[[[hop] * 6, [-hop] * 6, [-9.0] * 6]] for hop in (0.5, 1.0)])
     verdict = Verdict(replace(MODEL.weights, calibration=calibration), 64, hop_s)
-    assert verdict.tail.rate.tolist() == [nearest] * 6
-    assert verdict.tail.log10_k.tolist() == [-nearest] * 6
+    [tail] = verdict.tails
+    assert tail.rate.tolist() == [nearest] * 6
+    assert tail.log10_k.tolist() == [-nearest] * 6
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,27 @@ def test_evidence_is_the_distance_from_chance(track: np.ndarray) -> None:
     worth = judge(query, stretch, 5000)
     assert worth.evidence == pytest.approx(z, rel=1e-3)  # it agrees as clearly as expected
     assert worth.known_s == pytest.approx(6.0)
-    assert worth.log10_evalue == VERDICT.tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests)
+    [tail] = VERDICT.tails
+    rare = tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests)
+    assert worth.log10_evalue == pytest.approx(float(rare))
+
+
+def test_rarity_is_the_mean_of_that_in_each_kind_by_its_chance(track: np.ndarray) -> None:
+    query, stretch = judged(track, noisy(track[100:151], 1.5, np.random.default_rng(2)), 100.0)
+    calibration = dict(MODEL.weights.calibration)
+    one = calibration["tail_128"][:, 0]
+    steeper = one.copy()
+    steeper[:, 0] += 0.5
+    calibration["tail_128"] = np.stack([one, steeper], axis=1)
+    for odds, share in ((0.0, 0.5), (np.log(3.0), 0.25), (1000.0, 0.0)):
+        calibration["kinds_128"] = np.zeros((2, 129))
+        calibration["kinds_128"][1, -1] = odds  # whatever its bits
+        kinds = Verdict(replace(MODEL.weights, calibration=calibration), 128, 1.0)
+        worth = kinds.judge(query, stretch, 5000)
+        assert worth is not None
+        each = [10.0 ** t.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests) for t in kinds.tails]
+        assert each[1] < each[0] / 2
+        assert 10.0**worth.log10_evalue == pytest.approx(share * each[0] + (1 - share) * each[1])
 
 
 def test_less_agreement_than_chance_is_no_evidence(track: np.ndarray) -> None:
@@ -187,15 +208,15 @@ def test_places_are_those_at_which_rows_meet_differently(track: np.ndarray) -> N
 def test_a_stretch_that_tells_of_a_change_must_be_the_surer(track: np.ndarray) -> None:
     query, stretch = judged(track, track[100:151], 100.0)
     plain = judge(query, stretch, 5000)
+    [tail] = VERDICT.tails
     near, far = (
         replace(stretch, line=replace(stretch.line, slope=1.0 + by * CHANGED_TEMPO)) for by in (0.99, 1.01)
     )
     assert judge(query, near, 5000) == plain
     for changed in (judge(query, far, 5000), judge(query, stretch, 5000, restored=True)):
         assert changed.log10_tests == pytest.approx(plain.log10_tests + CHANGED)
-        assert changed.log10_evalue == VERDICT.tail.log10_evalue(
-            plain.evidence, plain.known_s, plain.log10_tests + CHANGED
-        )
+        rarer = tail.log10_evalue(plain.evidence, plain.known_s, plain.log10_tests + CHANGED)
+        assert changed.log10_evalue == pytest.approx(float(rarer))
         assert changed.log10_evalue >= plain.log10_evalue + CHANGED - 1e-9
     assert judge(query, far, 5000, restored=True) == judge(query, far, 5000)
 

@@ -6,8 +6,9 @@ through the real encoder and the real search:
 - reliability: how often bits are right, by confidence and known share, in clips of the recordings that were distorted;
 - share: how much of the agreement that this leads to expect the median clip has;
 - background: runs of the library's hashes;
-- tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and the
-  rate and constant of the E-value with which the shares of clips that reach it are those due.
+- kinds: which of the kinds of recordings given a clip is of, told from its bits;
+- tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and for
+  each kind the rate and constant of the E-value with which the shares of clips that reach it are those due.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from samaf.errors import AudioError, ModelError, shown
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.hamming import unpack
 from samaf.index import Index, TrackInfo
+from samaf.kinds import mean_bits
 from samaf.model.augment import Sources, distort
-from samaf.query import Query, Reliability
+from samaf.query import Query, Reliability, signed_weights
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S, processors
 from samaf.stretch import agreement
-from samaf.verdict import Judgement
+from samaf.verdict import LN_10, Judgement, Tail
 from samaf.weights import Weights
 
 HOPS_S = (0.5, 1.0)
@@ -60,10 +62,10 @@ KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
 """Known seconds at which rate and constant are fitted."""
 LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
 """E-values at which the shares of clips that reach them are held against those due."""
-LEAST_BEGIN = 0.5
-"""Evidence at which the tail begins, at least."""
 STIFFNESS = 5.0
-"""How much the fit minds a rate or constant that bends over the logarithm of the seconds."""
+"""How much the fit minds a rate, or a begin of the tail, that bends over the logarithm of the seconds."""
+RIDGE = 3.0
+"""Penalty on the squares of the weights that tell kinds apart: there are many clips, but of few recordings."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -102,8 +104,8 @@ def calibrate(
     path
         The weights file.
     held_out
-        Recordings that the model was not trained on, by their kind: clips of them are searched for. E-values are to
-        hold for each kind by itself.
+        Recordings that the model was not trained on, by their kind: clips of them are searched for. E-values hold for
+        each kind by itself.
     library
         Recordings to search among, besides `held_out`; those that the model was trained on will do.
     sources
@@ -149,9 +151,14 @@ def calibrate(
         )
         begin = replace(base, calibration=known | _flat(base.bits))
         found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
-    groups = [(clip.kind, clip.length_s) for clip in drawn]
+    kinds = range(len(held_out))
+    reliability = Reliability(*known["reliability"])
     for bits in base.bits:
-        known[f"tail_{bits}"] = np.stack([fit_tail(found[bits, hop_s], groups) for hop_s in HOPS_S])
+        heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
+        known[f"kinds_{bits}"] = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
+        known[f"tail_{bits}"] = np.stack(
+            [[_tail_of_kind(found[bits, hop_s], drawn, kind) for kind in kinds] for hop_s in HOPS_S]
+        )
     return replace(base, calibration=known | {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S})
 
 
@@ -179,7 +186,8 @@ def _flat(lengths: Sequence[int]) -> dict[str, NDArray]:
     return {
         "hops": np.array(HOPS_S),
         "tail_seconds": KNOTS_S,
-        **{f"tail_{bits}": np.stack([flat] * len(HOPS_S)) for bits in lengths},
+        **{f"kinds_{bits}": np.zeros((1, bits + 1)) for bits in lengths},
+        **{f"tail_{bits}": np.stack([[flat]] * len(HOPS_S)) for bits in lengths},
     }
 
 
@@ -408,6 +416,46 @@ def _at_hop(print_: Fingerprint, bits: int, hop_s: float) -> Fingerprint:
     ).truncated(bits)
 
 
+def _heard(print_: Fingerprint, reliability: Reliability) -> Float32:
+    """Mean bits of a clip, from rows as far apart as those of a stretch."""
+    rows = np.flatnonzero(print_.valid)[:: round(1.0 / print_.hop_s)]
+    return mean_bits(signed_weights(print_, reliability)[rows])
+
+
+def fit_kinds(heard: Float32, kinds: NDArray[np.int64], n_kinds: int) -> Float64:
+    """The most likely weights of :class:`samaf.kinds.Kinds`, (kinds, bits + 1), by L-BFGS.
+
+    Parameters
+    ----------
+    heard : (n, bits)
+        Mean bits of clips.
+    kinds : (n,)
+        What they are of.
+    n_kinds
+        How many kinds there are.
+    """
+    from scipy.optimize import minimize
+
+    features = np.column_stack([heard, np.ones(len(heard))]).astype(np.float64)
+    of_kind = np.eye(n_kinds)[kinds]
+
+    def loss(values: Float64) -> tuple[float, Float64]:
+        weights = values.reshape(n_kinds, -1)
+        odds = features @ weights.T
+        log_chances = odds - np.logaddexp.reduce(odds, axis=1)[:, None]
+        gradient = (np.exp(log_chances) - of_kind).T @ features + RIDGE * weights
+        return float(RIDGE / 2 * np.sum(weights**2) - np.sum(of_kind * log_chances)), gradient.ravel()
+
+    start = np.zeros(n_kinds * features.shape[1])
+    return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(n_kinds, -1)
+
+
+def _tail_of_kind(found: Sequence[list[Judgement]], drawn: Sequence[_Unknown], kind: int) -> Float64:
+    """The tail of the clips of a kind, which are to have what is due at each length."""
+    mine = [k for k, clip in enumerate(drawn) if clip.kind == kind]
+    return fit_tail([found[k] for k in mine], [drawn[k].length_s for k in mine])
+
+
 def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) -> Float64:
     """Rate, and base-10 logarithms of K and of the largest chance seen, at :data:`KNOTS_S`, (3, knots).
 
@@ -421,50 +469,46 @@ def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) 
     judged
         What each clip found by chance.
     groups
-        Of each clip: its kind and length, say.
+        Of each clip: its length, say.
     """
     from scipy.optimize import minimize
 
     table = np.zeros((len(judged), MOST_FITTED, 3))
-    table[:, :, 2] = 50.0  # found by anybody where a clip has fewer stretches
+    table[:, :, 2] = 20.0  # found by anybody where a clip has fewer stretches
     for row, one in zip(table, judged, strict=True):
         best = sorted(one, key=lambda judgement: -judgement.evidence)[:MOST_FITTED]
         if best:
-            row[: len(best)] = [
-                (j.evidence, np.log2(max(j.known_s, 0.1)), j.log10_tests * np.log(10.0)) for j in best
-            ]
-    evidence, seconds, log_tests = np.moveaxis(table, 2, 0)
-    knots = np.log2(KNOTS_S)
+            row[: len(best)] = [(j.evidence, j.known_s, j.log10_tests) for j in best]
+    evidence, seconds, log10_tests = np.moveaxis(table, 2, 0)
     names = list(dict.fromkeys(groups))
     member = np.array([[group == name for group in groups] for name in names], np.float64)
     counts = member.sum(axis=1)
     due = -np.expm1(-LEVELS)
     first = np.arange(len(table)), evidence.argmax(axis=1)
     order = np.argsort(seconds[first])
-    tests = np.interp(knots, seconds[first][order], _smooth(log_tests[first][order]))
-    seen = np.log(LEVELS[0]) - tests  # no chance is seen that lies above the largest level
-    seen_here = np.interp(seconds, knots, seen)
+    tests = np.interp(KNOTS_S, seconds[first][order], _smooth(log10_tests[first][order]))
+    seen = np.log10(LEVELS[0]) - tests  # no chance is seen that lies above the largest level
+
+    def fitted(values: Float64) -> Float64:
+        rates, begins = np.exp(values.reshape(2, -1))
+        return np.stack([rates, seen + rates * begins / LN_10, seen])
 
     def loss(values: Float64) -> float:
-        rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
-        rate, constant = np.interp(seconds, knots, rates), np.interp(seconds, knots, constants)
-        begins = np.maximum((constant - seen_here) / rate, LEAST_BEGIN)
-        bulk = np.log(0.5) + (seen_here - np.log(0.5)) * evidence / begins
-        log_u = log_tests + np.where(evidence < begins, bulk, seen_here - rate * (evidence - begins))
-        u = np.exp(np.minimum(log_u.min(axis=1), 20.0))
-        reached = 1.0 / (1.0 + (u[:, None] / LEVELS) ** 8)  # 1 below, 0 above, and smooth
+        log10_evalues = Tail(KNOTS_S, *fitted(values)).log10_evalue(evidence, seconds, log10_tests)
+        evalues = 10.0 ** np.minimum(log10_evalues.min(axis=1), 9.0)
+        reached = 1.0 / (1.0 + (evalues[:, None] / LEVELS) ** 8)  # 1 below, 0 above, and smooth
         share = member @ reached / counts[:, None]
         off = (share - due) ** 2 / (due * (1.0 - due) + 1.0 / counts[:, None])
-        bends = np.sum(np.diff(values[: len(knots)], 2) ** 2) + 0.05 * np.sum(np.diff(constants, 2) ** 2)
+        bends = np.sum(np.diff(values.reshape(2, -1), 2) ** 2)
         return float((counts[:, None] * off).sum() / len(LEVELS) + STIFFNESS * bends)
 
-    middle = np.median((log_tests - 1.5 * evidence).min(axis=1))
-    values = np.concatenate([np.log(np.geomspace(2.5, 0.8, len(knots))), np.full(len(knots), -middle)])
+    # were all clips of one length, an E-value of 2 would be that of their 14th percentile, and ln 2 of their median
+    low, middle = np.maximum(np.percentile(evidence[first], [100.0 * np.exp(-LEVELS[0]), 50.0]), [0.1, 0.2])
+    rate = np.log(LEVELS[0] / np.log(2.0)) / max(middle - low, 0.1)
+    values = np.log(np.repeat([rate, low], len(KNOTS_S)))
     for _ in range(2):  # the second start goes on where the first lost its way
         values = minimize(loss, values, method="BFGS", options={"maxiter": 150}).x
-    rates, constants = np.exp(values[: len(knots)]), values[len(knots) :]
-    constants = np.maximum(constants, seen + LEAST_BEGIN * rates)
-    return np.stack([rates, constants / np.log(10.0), seen / np.log(10.0)])
+    return fitted(values)
 
 
 def _smooth(values: Float64) -> Float64:
