@@ -68,12 +68,11 @@ class Samaf(Baseline):
         self._opened()
 
     def query(self, samples: Float32) -> Match | None:
-        """The best match at any BER and E-value; accepted if it is within the default limits of ``samaf search``."""
+        """The best match, however unlikely; accepted if ``samaf search`` would name it by default."""
         try:
             matches = self._opened().search(
                 samples,
-                ber=1.0,
-                max_evalue=float("inf"),
+                min_probability=0.0,
                 top=1,
                 exhaustive=self.parameters.exhaustive,
             )
@@ -85,8 +84,8 @@ class Samaf(Baseline):
         return Match(
             track_id=match.title,
             offset_s=match.track_start_s - match.query_start_s * match.tempo * match.speed,
-            score=match.score,
-            accepted=match.ber <= settings.BER and match.evalue <= settings.MAX_EVALUE,
+            score=match.log_odds,
+            accepted=match.probability >= settings.MIN_PROBABILITY,
             speed=match.speed,
             tempo=match.tempo,
             pitch_cents=match.pitch_cents,

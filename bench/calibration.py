@@ -1,4 +1,4 @@
-"""E-values of samaf's best answers to clips of which every answer is false, written down as they come.
+"""samaf's best answers to clips whose recordings its library holds or not, written down as they come.
 
 A calibration is a folder::
 
@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,12 @@ class Answered(Record):
         The clip; see :class:`bench.unknowns.Unknown`.
     library
         Which library was asked: ``real``, ``real+10000``.
-    score, evalue, named
+    held
+        Whether it held the clip's recordings; else they and their copies were hidden.
+    score, evalue, log_odds, named
         The answer; see :class:`bench.masked.Answer`.
+    right
+        Whether that is one of the clip's recordings, or a copy of one.
     """
 
     query: str
@@ -80,9 +84,12 @@ class Answered(Record):
     tracks: list[str]
     artist: str
     library: str
+    held: bool
     score: float | None
     evalue: float | None
+    log_odds: float | None
     named: str | None
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -216,16 +223,16 @@ def measure(
 def read(out: Path, plan: Plan) -> list[Answered]:
     """The lines of a plan's cells, each clip and library once."""
     wanted = {(library, kind, s) for library in plan.libraries for kind in plan.kinds for s in plan.lengths_s}
-    lines = {(line.library, line.query): line for line in read_lines(out / ANSWERS, Answered)}
+    lines = {(line.library, line.query, line.held): line for line in read_lines(out / ANSWERS, Answered)}
     return [line for line in lines.values() if (line.library, line.kind, line.length_s) in wanted]
 
 
 def answers(clip: Unknown, libraries: Mapping[str, Masked], copies: Copies) -> Iterator[Answered]:
-    """What libraries answer to a clip whose recordings and their copies are hidden from them."""
+    """What libraries answer to a clip, and what they answer if its recordings and their copies are hidden from them."""
     samples, _ = soundfile.read(clip.audio, dtype="float32")
-    hidden = set(clip.tracks).union(*(copies.get(track, ()) for track in clip.tracks))
-    for label, library in libraries.items():
-        answer = library.ask(samples, hidden)
+    own = set(clip.tracks).union(*(copies.get(track, ()) for track in clip.tracks))
+    for (label, library), held in product(libraries.items(), (True, False)):
+        answer = library.ask(samples, () if held else own)
         yield Answered(
             query=clip.name,
             kind=clip.kind,
@@ -234,9 +241,12 @@ def answers(clip: Unknown, libraries: Mapping[str, Masked], copies: Copies) -> I
             tracks=list(clip.tracks),
             artist=clip.artist,
             library=label,
+            held=held,
             score=answer.score,
             evalue=answer.evalue,
+            log_odds=answer.log_odds,
             named=answer.named,
+            right=answer.named in own,
         )
 
 
@@ -245,10 +255,13 @@ def _ask_all(
 ) -> None:
     """Ask for what no line tells yet."""
     mend(path)
-    done: dict[tuple[str, float, int], set[str]] = defaultdict(set)
+    done: dict[tuple[str, float, int], set[tuple[str, bool]]] = defaultdict(set)
     for line in read_lines(path, Answered):
-        done[line.kind, line.length_s, int(line.query.rpartition("_")[2])].add(line.library)
-    tasks = [(clip, [label for label in plan.libraries if label not in done[clip]]) for clip in plan.clips]
+        done[line.kind, line.length_s, int(line.query.rpartition("_")[2])].add((line.library, line.held))
+    tasks = [
+        (clip, [label for label in plan.libraries if not {(label, True), (label, False)} <= done[clip]])
+        for clip in plan.clips
+    ]
     total = len(tasks)
     tasks = [task for task in tasks if task[1]]
     progress("clips", total - len(tasks), total)

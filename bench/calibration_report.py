@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from bench import charts, evalues, report, tables
+from bench import charts, evalues, reliability, report, tables
 from bench.calibration import Answered, Setting
 from bench.charts import Point, Series
 from bench.evalues import Floats, Level
 from bench.figures import Figure
 from bench.masked import REAL
-from samaf.settings import MAX_EVALUE
+from bench.reliability import Bin
+from samaf.settings import MIN_PROBABILITY
+from samaf.verdict import log_odds_of
 
 PAGE = "calibration.html"
+RELIABLE_S = 30.0
+"""Longest clips whose probabilities are compared with what came true."""
 _LOWEST, _HIGHEST = 1e-4, 10.0  # E-values on the axis
 
 
@@ -32,13 +36,16 @@ class Cell:
     library, kind, length_s
         Which cell.
     scores : (n,)
-        Of the best answers; -inf where there is none.
+        Of the best answers to clips whose recordings are hidden; -inf where there is none.
     clusters
         How many artists or speakers the clips are of.
     levels
         What reaches which E-value.
-    named
-        The same at the largest E-value that samaf names a clip at by default.
+    named, named_interval
+        Share of these clips that samaf names by default.
+    found, told
+        Share of the clips whose recordings are not hidden whose best answer is right, and that samaf names rightly by
+        default.
     """
 
     library: str
@@ -47,7 +54,10 @@ class Cell:
     scores: Floats
     clusters: int
     levels: list[Level]
-    named: Level
+    named: float
+    named_interval: evalues.Interval
+    found: float
+    told: float
 
     @property
     def title(self) -> str:
@@ -72,9 +82,11 @@ class Cell:
                 }
                 for level in self.levels
             ],
-            "max_evalue": self.named.evalue,
-            "named": self.named.observed,
-            "named_interval": _known(self.named.interval),
+            "min_probability": MIN_PROBABILITY,
+            "named": self.named,
+            "named_interval": _known(self.named_interval),
+            "found": self.found,
+            "told": self.told,
         }
 
 
@@ -91,12 +103,82 @@ def cells(lines: Sequence[Answered], seed: int = 0) -> list[Cell]:
     found = []
     for key in sorted(grouped, key=lambda key: (order.index(key[0]), *key[1:])):
         # in the order of the clips, not in that in which they came
-        of_cell = sorted(grouped[key], key=lambda line: line.query)
-        scores = np.array([-math.inf if line.score is None else line.score for line in of_cell])
-        artists = [line.artist for line in of_cell]
-        levels = evalues.levels(scores, artists, seed)
-        named = evalues.level(scores, artists, MAX_EVALUE, seed)
-        found.append(Cell(*key, scores, len(set(artists)), levels, named))
+        in_order = sorted(grouped[key], key=lambda line: line.query)
+        unknown, known = ([line for line in in_order if line.held is held] for held in (False, True))
+        scores = np.array([-math.inf if line.score is None else line.score for line in unknown])
+        artists = [line.artist for line in unknown]
+        named = np.array([_is_named(line) for line in unknown])
+        found.append(
+            Cell(
+                *key,
+                scores=scores,
+                clusters=len(set(artists)),
+                levels=evalues.levels(scores, artists, seed),
+                named=float(named.mean()),
+                named_interval=evalues.bootstrap(named, artists, seed),
+                found=float(np.mean([line.right for line in known])),
+                told=float(np.mean([line.right and _is_named(line) for line in known])),
+            )
+        )
+    return found
+
+
+def _is_named(line: Answered) -> bool:
+    return line.log_odds is not None and line.log_odds >= log_odds_of(MIN_PROBABILITY)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How true the probabilities of one library's best answers are, of as many clips of each kind and length.
+
+    Attributes
+    ----------
+    library
+    bins
+    brier
+    """
+
+    library: str
+    bins: list[Bin]
+    brier: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as a dict of JSON types."""
+        return {
+            "library": self.library,
+            "brier": self.brier,
+            "bins": [
+                {
+                    "count": one.count,
+                    "probability": one.probability,
+                    "right": one.right,
+                    "right_interval": _known(one.interval),
+                }
+                for one in self.bins
+            ],
+        }
+
+
+def reliabilities(lines: Sequence[Answered], seed: int = 0) -> list[Reliability]:
+    """The reliability of each library, of clips of up to :data:`RELIABLE_S`."""
+    found = []
+    for library in dict.fromkeys(line.library for line in lines):
+        grouped: dict[tuple[str, float, bool], list[Answered]] = {}
+        for line in sorted(lines, key=lambda line: line.query):
+            if line.library == library and line.length_s <= RELIABLE_S and line.log_odds is not None:
+                grouped.setdefault((line.kind, line.length_s, line.held), []).append(line)
+        if not grouped:
+            continue
+        fewest = min(map(len, grouped.values()))
+        some = [line for of_group in grouped.values() for line in of_group[:fewest]]
+        log_odds = np.array([line.log_odds for line in some], np.float64)
+        right = np.array([line.right for line in some])
+        artists = [line.artist for line in some]
+        found.append(
+            Reliability(
+                library, reliability.bins(log_odds, right, artists, seed), reliability.brier(log_odds, right)
+            )
+        )
     return found
 
 
@@ -111,23 +193,45 @@ def table(of_library: Sequence[Cell]) -> tables.Table:
     columns = ["Unknown clips of", "Clips", "Artists"]
     for x in shown:
         columns += [f"E ≤ {x:g} (due {tables.percent(evalues.due(x), 1)} %)", "seen / due"]
-    columns.append(f"Named, E ≤ {MAX_EVALUE:g}, %")
+    columns += ["Named, %", "Known: best answer right, %", "named rightly, %"]
     rows = []
     for cell in of_library:
         texts = [tables.Cell(f"{n:,}", n) for n in (len(cell.scores), cell.clusters)]
         at = {level.evalue: level for level in cell.levels}
         for x in shown:
             texts += _level_cells(at[x]) if x in at else [tables.Cell(tables.UNKNOWN)] * 2
-        low, high = cell.named.interval
+        low, high = cell.named_interval
         interval = "" if math.isnan(low) else f" ({tables.percent(low, 1)}–{tables.percent(high, 1)})"
-        share = cell.named.observed
-        rows.append(tables.Row(cell.title, [*texts, tables.Cell(tables.percent(share, 1) + interval, share)]))
+        texts.append(tables.Cell(tables.percent(cell.named, 1) + interval, cell.named))
+        texts += [tables.Cell(tables.percent(share, 1), share) for share in (cell.found, cell.told)]
+        rows.append(tables.Row(cell.title, texts))
     note = (
         "Share of unknown clips whose best answer has E up to x, over the share that is due, 1 − exp(−x). Below 1 "
         "E-values are cautious, above 1 they promise too much. In brackets 95 % intervals, artists resampled. A level "
-        f"is left out where fewer than {evalues.FEWEST_DUE} clips are due."
+        f"is left out where fewer than {evalues.FEWEST_DUE} clips are due. Named: with a probability of "
+        f"{MIN_PROBABILITY:g} or more. Known: the same clips, nothing hidden."
     )
     return tables.Table(f"Library: {_said(of_library[0].library)}", columns, rows, note)
+
+
+def reliability_table(of: Reliability) -> tables.Table:
+    """The bins of one library, a row each."""
+    rows = []
+    for number, one in enumerate(of.bins, start=1):
+        low, high = one.interval
+        interval = "" if math.isnan(low) else f" ({tables.percent(low, 1)}–{tables.percent(high, 1)})"
+        texts = [
+            tables.Cell(f"{one.count:,}", one.count),
+            tables.Cell(tables.percent(one.probability, 1), one.probability),
+            tables.Cell(tables.percent(one.right, 1) + interval, one.right),
+        ]
+        rows.append(tables.Row(str(number), texts))
+    note = (
+        "Best answers, half of them to clips whose recordings the library holds, as many of each kind and length up to "
+        f"{RELIABLE_S:g} s, in bins of equal count. Brier score {of.brier:.4f}."
+    )
+    title = f"Probabilities, library: {_said(of.library)}"
+    return tables.Table(title, ["Bin", "Answers", "Probability, %", "Right, %"], rows, note)
 
 
 def _level_cells(level: Level) -> list[tables.Cell]:
@@ -163,9 +267,9 @@ def figures(found: Sequence[Cell]) -> Iterator[Figure]:
                 if not points:
                     continue
                 label = f"{cell.length_s:g} s"
-                note = f"{label}: {tables.percent(cell.named.observed, 1)} % at E ≤ {MAX_EVALUE:g}"
+                note = f"{label}: {tables.percent(cell.named, 1)} % named"
                 lines.append(Series(label, style, points))
-                marks.append(Point(MAX_EVALUE, cell.named.observed, note=note))
+                marks.append(Point(1.0, float(evalues.reach(cell.scores, 1.0).mean()), note=note))
                 said.append(note)
             if not lines:
                 continue
@@ -180,9 +284,9 @@ def figures(found: Sequence[Cell]) -> Iterator[Figure]:
                 expected=due,
             )
             note = (
-                "Share of the clips that have this E-value or a smaller one. Dashed: what is due. Above it, "
+                "Share of the clips that have this E-value or a smaller one. Dashed: what is due. Above it, E-values "
+                "promise too much. The marker is at E = 1."
             )
-            note += f"E-values promise too much. The marker is at E = {MAX_EVALUE:g}."
             yield Figure(_said(of_library[0].library), kind.capitalize(), note, Markup(svg))
 
 
@@ -190,19 +294,22 @@ def _power(value: float) -> str:
     return f"{value:g}"
 
 
-def page(found: Sequence[Cell], setting: Setting, command: str) -> str:
+def page(found: Sequence[Cell], trusted: Sequence[Reliability], setting: Setting, command: str) -> str:
     """The page, as HTML."""
     charts_of = list(figures(found))
     sections = [
         (table(of_library), [chart for chart in charts_of if chart.section == _said(of_library[0].library)])
         for of_library in by_library(found)
     ]
+    sections += [(reliability_table(one), []) for one in trusted]
     template = report.environment().get_template("calibration.html")
     return template.render(sections=sections, setting=setting, command=command)
 
 
-def write(found: Sequence[Cell], setting: Setting, command: str, out: Path) -> Path:
+def write(
+    found: Sequence[Cell], trusted: Sequence[Reliability], setting: Setting, command: str, out: Path
+) -> Path:
     """Write the page into a folder; returns its path."""
     path = out / PAGE
-    path.write_text(page(found, setting, command), encoding="utf-8")
+    path.write_text(page(found, trusted, setting, command), encoding="utf-8")
     return path

@@ -3,8 +3,9 @@
 ``python bench/copies.py MANIFEST OUT.csv`` compares every piece of music and speech with every other, in two steps.
 
 *Finding* looks at the low band, 50 to 450 Hz at 1 kHz, which codecs leave alone. Every 10 s a probe of 4 s is cut out
-of each recording, and its normalised cross-correlation with all those at least as long is taken at every lag. Bass
-notes and hum of one pitch agree there too: of the lags found, few are of copies.
+of each recording, and its normalised cross-correlation with all those at least as long is taken at every lag. With
+those of the same source or artist, which may share a single sentence or loop, probes of 1 s are compared too. Bass
+notes, vowels and hum of one pitch agree there as well: of the lags found, few are of copies.
 
 *Confirming* looks at what is above 500 Hz, second by second at the lags found. Two recordings are copies if one second
 is the same, or if several are alike, as where a voice or an instrument was added to the same backing.
@@ -16,7 +17,7 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -37,10 +38,6 @@ BAND_HZ = (50.0, 450.0)
 """What copies are found in."""
 HIGH_HZ = 500.0
 """They are confirmed by what is above."""
-PROBE_S, EVERY_S = 4.0, 10.0
-"""Length of a probe, and seconds from one to the next."""
-FOUND = 0.6
-"""Correlation of a probe, or its negative, at which a lag is looked at."""
 SAME = 0.8
 """Correlation of a second that is the same in both recordings. Seconds that only share a click reach 0.64."""
 LIKE, FEWEST = 0.4, 5
@@ -51,16 +48,50 @@ SLACK_S = 0.01
 COLUMNS = ("path_a", "path_b", "share", "lag_s", "alike")
 TITLE_COLUMNS = ("title", "title_or_label")
 """Columns of a manifest with titles."""
+SOURCE_COLUMNS = ("source", "source_repo")
+"""Columns of a manifest that tell where a recording comes from."""
 
-_PROBE = round(PROBE_S * RATE)
 _BLOCK = 2**15
 _TOGETHER = 8  # transforms at a time: they share the processor's vector registers
 _APART = RATE // 4  # of near hits, only the best is kept
-_LAGS = 5  # of a pair, at most, are looked at
+_LAGS, _LAGS_WHOLE = (
+    40,
+    3,
+)  # of a pair, at most, are looked at under the probes, and along the whole recordings
 _FAINT = 0.03  # of a recording's mean energy: fainter stretches are no probes, and agree with none
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What is cut out of a recording and looked for in others.
+
+    Attributes
+    ----------
+    length_s
+        Of a probe.
+    every_s
+        From the start of one to that of the next.
+    found
+        Correlation of a probe, or its negative, at which a lag is looked at.
+    """
+
+    length_s: float
+    every_s: float
+    found: float
+
+    @property
+    def size(self) -> int:
+        """Samples of a probe."""
+        return round(self.length_s * RATE)
+
+
+ANYWHERE = Probes(4.0, 10.0, 0.6)
+"""Compared with all recordings."""
+NEARBY = Probes(1.0, 0.5, 0.7)
+"""Compared with those of the same source or artist."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +150,8 @@ def find_copies(
     names: Iterable[str],
     read: Callable[[str], Float32],
     progress: Progress = lambda what, done, total: None,
+    *,
+    akin: Iterable[Collection[str]] = (),
 ) -> list[Copy]:
     """The copies among recordings.
 
@@ -130,6 +163,8 @@ def find_copies(
         Gives the samples of one, at 16 kHz; called several times for some.
     progress
         Called with (what is done, how many are, how many there are).
+    akin
+        Groups of recordings that may share short pieces.
     """
     names = list(names)
     bands = {}
@@ -137,16 +172,20 @@ def find_copies(
         bands[name] = low_band(read(name))
         progress("recordings", number, len(names))
     names.sort(key=lambda name: (len(bands[name]), name))
-    lags: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for hit in _hits([bands[name] for name in names], progress):
-        of_pair = lags[names[hit.shorter], names[hit.longer]]
-        of_pair[hit.lag] = max(hit.height, of_pair.get(hit.lag, 0.0))
+    hits: dict[tuple[str, str], dict[int, _Hit]] = defaultdict(dict)
+    searches = [(names, ANYWHERE)] + [([name for name in names if name in group], NEARBY) for group in akin]
+    for some, probes in searches:
+        for hit in _hits([bands[name] for name in some], probes, progress):
+            of_pair = hits[some[hit.shorter], some[hit.longer]]
+            if hit.lag not in of_pair or of_pair[hit.lag].height < hit.height:
+                of_pair[hit.lag] = hit
     found = []
-    for number, ((shorter, longer), of_pair) in enumerate(sorted(lags.items()), start=1):
+    for number, ((shorter, longer), of_pair) in enumerate(sorted(hits.items()), start=1):
         x, y = high_band(read(shorter)), high_band(read(longer))
-        best = sorted(of_pair, key=lambda lag: -of_pair[lag])[:_LAGS]
         lag, heights = max(
-            ((lag, at_lag(x, y, lag / RATE)) for lag in best), key=lambda pair: _weight(pair[1])
+            ((lag, at_lag(x, y, lag / RATE)) for lag in _likely(of_pair.values(), x, y)),
+            key=lambda pair: _weight(pair[1]),
+            default=(0, np.zeros(0, np.float32)),
         )
         if _weight(heights)[0]:
             share, lag_s = round(float((heights >= LIKE).mean()), 3), lag / RATE
@@ -155,8 +194,20 @@ def find_copies(
                 if shorter < longer
                 else Copy(longer, shorter, share, -lag_s)
             )
-        progress("pairs", number, len(lags))
+        progress("pairs", number, len(hits))
     return sorted(found, key=lambda copy: (copy.path_a, copy.path_b))
+
+
+def _likely(hits: Iterable[_Hit], x: Float32, y: Float32) -> list[int]:
+    """Lags of a pair that the high bands under the probes do not rule out, the likeliest first."""
+    under = {}
+    for hit in sorted(hits, key=lambda hit: -hit.height)[:_LAGS]:
+        start, stop = (SAMPLE_RATE * at // RATE for at in (hit.start, hit.start + hit.size))
+        # the window of the band and that of the seconds need not lie alike: half a second more
+        start = max(0, start - SAMPLE_RATE // 4)
+        heights = at_lag(x[start : stop + SAMPLE_RATE // 4], y, hit.lag / RATE + start / SAMPLE_RATE)
+        under[hit.lag] = float(heights.max(initial=0.0))
+    return [lag for lag in sorted(under, key=lambda lag: -under[lag])[:_LAGS_WHOLE] if under[lag] >= LIKE]
 
 
 def _weight(heights: Float32) -> tuple[bool, int, float]:
@@ -214,12 +265,12 @@ def low_band(samples: Float32) -> Float32:
     return sosfiltfilt(butter(4, BAND_HZ, "bandpass", fs=RATE, output="sos"), low).astype(np.float32)
 
 
-def probe_starts(band: Float32) -> list[int]:
-    """Where the probes of a recording begin: every :data:`EVERY_S` seconds, but where it is faint."""
-    floor = _FAINT * _PROBE * _mean_square(band) + 1e-9
-    starts = range(0, len(band) - _PROBE + 1, round(EVERY_S * RATE))
-    probes = (band[start : start + _PROBE] for start in starts)
-    return [start for start, probe in zip(starts, probes, strict=True) if float(probe @ probe) > floor]
+def probe_starts(band: Float32, probes: Probes) -> list[int]:
+    """Where the probes of a recording begin: but where it is faint."""
+    floor = _FAINT * probes.size * _mean_square(band) + 1e-9
+    starts = range(0, len(band) - probes.size + 1, round(probes.every_s * RATE))
+    parts = (band[start : start + probes.size] for start in starts)
+    return [start for start, part in zip(starts, parts, strict=True) if float(part @ part) > floor]
 
 
 def _mean_square(samples: Float32) -> float:
@@ -235,6 +286,8 @@ class _Hit:
 
     shorter: int
     longer: int
+    start: int
+    size: int
     lag: int
     height: float
 
@@ -248,40 +301,41 @@ class _Row:
         First sample of each recording.
     scale
         One by the root of the energy of what lies under a probe that begins here.
+    step
+        Samples from the start of a block to that of the next, which it overlaps by a probe.
     spectra
-        Of the blocks, by half; each block begins `step` after the one before and overlaps the next by a probe.
+        Of the blocks, by half.
     """
 
-    step = _BLOCK - _PROBE
-
-    def __init__(self, signals: Sequence[Float32]) -> None:
-        sizes = np.array([len(signal) + _PROBE for signal in signals])
+    def __init__(self, signals: Sequence[Float32], probe: int) -> None:
+        self.step = _BLOCK - probe
+        sizes = np.array([len(signal) + probe for signal in signals])
         self.starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         n_blocks = -(-int(sizes.sum()) // self.step)
-        samples = np.zeros(n_blocks * self.step + _PROBE, np.float32)
+        samples = np.zeros(n_blocks * self.step + probe, np.float32)
         floor = np.full(len(samples), np.inf)
         for start, signal in zip(self.starts.tolist(), signals, strict=True):
             samples[start : start + len(signal)] = signal
-            floor[start : start + len(signal)] = max(_FAINT * _PROBE * _mean_square(signal), 1e-9)
+            floor[start : start + len(signal)] = max(_FAINT * probe * _mean_square(signal), 1e-9)
         total = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
-        energy = (total[_PROBE:] - total[:-_PROBE])[: n_blocks * self.step]
+        energy = (total[probe:] - total[:-probe])[: n_blocks * self.step]
         self.scale = (1.0 / np.sqrt(np.maximum(energy, floor[: len(energy)]))).astype(np.float32)
         blocks = [samples[k * self.step : k * self.step + _BLOCK] for k in range(n_blocks)]
         self.spectra = np.stack([scipy.fft.rfft(block) for block in blocks])
 
 
-def _hits(signals: Sequence[Float32], progress: Progress) -> Iterator[_Hit]:
-    """All places where probes reach :data:`FOUND`; `signals` from the shortest to the longest."""
+def _hits(signals: Sequence[Float32], probes: Probes, progress: Progress) -> Iterator[_Hit]:
+    """All places where probes are found; `signals` from the shortest to the longest."""
     if len(signals) < 2:
         return
-    row = _Row(signals)
-    probes = [(i, start) for i, signal in enumerate(signals[:-1]) for start in probe_starts(signal)]
+    row = _Row(signals, probes.size)
+    cut = [(i, start) for i, signal in enumerate(signals[:-1]) for start in probe_starts(signal, probes)]
     products = np.empty((_TOGETHER, _BLOCK), np.complex64)
     place = np.empty(_BLOCK // _APART + 2, np.int64)
     height = np.empty(len(place), np.float32)
-    for done in range(0, len(probes), 2 * _TOGETHER):
-        group = probes[done : done + 2 * _TOGETHER]
-        spectra = _reversed_spectra([signals[i][start : start + _PROBE] for i, start in group])
+    for done in range(0, len(cut), 2 * _TOGETHER):
+        group = cut[done : done + 2 * _TOGETHER]
+        spectra = _reversed_spectra([signals[i][start : start + probes.size] for i, start in group])
         # only longer recordings are searched: each pair is met once
         first = [int(row.starts[i + 1]) for i, _ in group]
         for block in range(first[0] // row.step, len(row.spectra)):
@@ -291,18 +345,18 @@ def _hits(signals: Sequence[Float32], progress: Progress) -> Iterator[_Hit]:
             scale = row.scale[begin : begin + row.step]
             for k, (i, start) in enumerate(group):
                 part = both[k // 2].imag if k % 2 else both[k // 2].real
-                for n in range(_peaks(part, scale, first[k] - begin, FOUND, _APART, place, height)):
+                for n in range(_peaks(part, scale, first[k] - begin, probes.found, _APART, place, height)):
                     at = begin + int(place[n])
                     j = int(np.searchsorted(row.starts, at, side="right")) - 1
-                    yield _Hit(i, j, at - int(row.starts[j]) - start, float(height[n]))
-        progress("probes", min(done + 2 * _TOGETHER, len(probes)), len(probes))
+                    yield _Hit(i, j, start, probes.size, at - int(row.starts[j]) - start, float(height[n]))
+        progress(f"probes of {probes.length_s:g} s", min(done + 2 * _TOGETHER, len(cut)), len(cut))
 
 
 def _reversed_spectra(probes: Sequence[Float32]) -> NDArray[np.complex64]:
     """Of probes of length 1, two in each row: one as the real part and one as the imaginary part of its signal."""
     pairs = np.zeros((_TOGETHER, _BLOCK), np.complex64)
     for k, probe in enumerate(probes):
-        pairs[k // 2, -np.arange(_PROBE)] += (1j if k % 2 else 1.0) * probe / np.sqrt(probe @ probe)
+        pairs[k // 2, -np.arange(len(probe))] += (1j if k % 2 else 1.0) * probe / np.sqrt(probe @ probe)
     return scipy.fft.fft(pairs)
 
 
@@ -347,6 +401,17 @@ def _alike(a: Mapping[str, str], b: Mapping[str, str]) -> str:
     )
 
 
+def _akin(rows: Mapping[str, Mapping[str, str]]) -> list[set[str]]:
+    """Recordings of one source or artist, where the manifest tells them."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for columns in (SOURCE_COLUMNS, ARTIST_COLUMNS):
+        for name, row in rows.items():
+            label = next((row[column] for column in columns if row.get(column)), "")
+            if label:
+                groups[f"{columns[0]} {label.lower()}"].add(name)
+    return list(groups.values())
+
+
 def compare(manifest: Path, progress: Progress = lambda what, done, total: None) -> list[Copy]:
     """The copies among the music and speech of a manifest.
 
@@ -366,7 +431,7 @@ def compare(manifest: Path, progress: Progress = lambda what, done, total: None)
 
     return [
         replace(copy, alike=_alike(rows[copy.path_a], rows[copy.path_b]))
-        for copy in find_copies(rows, read, progress)
+        for copy in find_copies(rows, read, progress, akin=_akin(rows))
     ]
 
 

@@ -123,13 +123,16 @@ class Answer:
     Attributes
     ----------
     score, evalue
-        As samaf gives them.
+        Of the rarest match, as samaf gives them.
+    log_odds
+        Of the likeliest match.
     named
-        Id of the recording, or path of the drawn track.
+        Id of its recording, or path of the drawn track.
     """
 
     score: float | None = None
     evalue: float | None = None
+    log_odds: float | None = None
     named: str | None = None
 
 
@@ -160,15 +163,14 @@ class Masked:
         """
         without = {self.track_ids[name] for name in hidden if name in self.track_ids}
         try:
-            found: list[Match] = self.library.search(
-                samples, ber=1.0, max_evalue=float("inf"), top=1, without=without
-            )
+            found: list[Match] = self.library.search(samples, min_probability=0.0, without=without)
         except AudioError:
             return Answer()
         if not found:
             return Answer()
-        best = found[0]
-        return Answer(float(best.score), float(best.evalue), self._names.get(best.track_id, best.path))
+        best, rarest = found[0], max(found, key=lambda match: match.score)
+        name = self._names.get(best.track_id, best.path)
+        return Answer(float(rarest.score), float(rarest.evalue), float(best.log_odds), name)
 
 
 class SharedEncoder:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
     from samaf.index import Index
     from samaf.library import Library
-    from samaf.verdict import Match
+    from samaf.match import Match, Matches
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "Library",
     "LockedError",
     "Match",
+    "Matches",
     "MismatchError",
     "ModelError",
     "SamafError",
@@ -50,7 +51,8 @@ _HOME = {
     "Fingerprint": "samaf.fingerprint",
     "Index": "samaf.index",
     "Library": "samaf.library",
-    "Match": "samaf.verdict",
+    "Match": "samaf.match",
+    "Matches": "samaf.match",
     "read_audio": "samaf.audio",
 }
 

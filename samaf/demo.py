@@ -19,13 +19,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from samaf.audio import SAMPLE_RATE, read_audio
+from samaf.audio import SAMPLE_RATE
 from samaf.errors import StoreError, shown
 from samaf.library import Library
+from samaf.picture import draw
 
 if TYPE_CHECKING:
-    from samaf.encoder import Encoder
-    from samaf.verdict import Match
+    from samaf.match import Match
 
 CLIP_S = 6.0
 NEAR_S = 0.5
@@ -328,7 +328,9 @@ def run_demo(
         note("drawing")
         if pictured is not None:
             clip, match = pictured
-            draw(library.encoder, folder / "clips" / clip.name, match, folder / "demo.png", clip.spoiled)
+            draw(
+                library.encoder, folder / "clips" / clip.name, match, folder / "demo.png", label=clip.spoiled
+            )
     (folder / RESULTS).write_text(json.dumps([asdict(answer) for answer in answers], indent=1))
     return answers
 
@@ -378,87 +380,3 @@ def _judged(clip: Clip, path: Path, match: Match | None, elapsed_s: float) -> An
         right=right,
         elapsed_s=round(elapsed_s, 4),
     )
-
-
-# -- the picture ------------------------------------------------------------------------------------------------------
-
-_INK, _PAPER, _RED = "#22223b", "#f4f1ea", "#d62839"
-
-
-def draw(encoder: Encoder, clip: Path, match: Match, out: Path, spoiled: str) -> None:
-    """Draw a clip over the stretch of the track that it was found in: spectrograms, hashes, and the bits that differ.
-
-    The hashes are drawn every 0.1 s, ten times as dense as an index stores them.
-    """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-    from matplotlib.colors import ListedColormap
-
-    from samaf.hamming import unpack
-
-    heard = read_audio(clip, start_s=match.query_start_s, end_s=match.query_end_s)
-    stored = read_audio(match.path, start_s=match.track_start_s, end_s=match.track_end_s)
-    prints = [encoder.encode(samples, hop_s=0.1) for samples in (heard, stored)]
-    n = min(map(len, prints))
-    heard_bits, stored_bits = (unpack(p.hashes[:n], encoder.bits).T for p in prints)
-    wrong = heard_bits != stored_bits
-    figure, axes = pyplot.subplots(
-        5,
-        1,
-        figsize=(10, 9.5),
-        layout="constrained",
-        height_ratios=[2.2, 2.2, 1.6, 1.6, 1.6],
-        facecolor="white",
-    )
-    for axis, samples, start_s, label in (
-        (axes[0], heard, match.query_start_s, f"clip: {spoiled}"),
-        (axes[1], stored, match.track_start_s, f"“{match.title}”"),
-    ):
-        axis.imshow(
-            _spectrogram(samples),
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            vmin=-75,
-            vmax=0,
-            extent=(start_s, start_s + len(samples) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000),
-        )
-        axis.set_ylabel("kHz")
-        axis.set_title(label, loc="left", fontsize=10, fontweight="bold")
-        axis.set_title("seconds", loc="right", fontsize=9)
-    for axis, bits, colour, label in (
-        (axes[2], heard_bits, _INK, "hashes of the clip"),
-        (axes[3], stored_bits, _INK, "hashes of the track"),
-        (axes[4], wrong, _RED, f"bits that differ: {100 * wrong.mean():.1f} %"),
-    ):
-        axis.imshow(
-            bits,
-            aspect="auto",
-            cmap=ListedColormap([_PAPER, colour]),
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-        )
-        axis.set_title(label, loc="left", fontsize=10, fontweight="bold", color=colour)
-        axis.set_ylabel("bit")
-        axis.set_yticks([0, encoder.bits // 2, encoder.bits - 1])
-        axis.set_xticks([])
-    axes[4].set_xlabel("one hash every 0.1 s")
-    figure.suptitle(
-        f"found at {match.track_start_s:.1f} s of “{match.title}”: bit error rate {match.ber:.3f}, "
-        f"score {match.score:.1f}",
-        fontsize=13,
-    )
-    figure.savefig(out, dpi=130)
-    pyplot.close(figure)
-
-
-def _spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Decibels under the maximum, (frequencies, times)."""
-    size, hop = 1024, 160
-    padded = np.pad(samples.astype(np.float64), size // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    power = np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2
-    return 10 * np.log10(np.maximum(power / power.max(), 1e-12)).T

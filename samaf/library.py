@@ -21,9 +21,10 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
+from samaf.match import Matches
 from samaf.search import Searcher
 from samaf.settings import check_hop, check_speed, processors
-from samaf.verdict import Match, check_limits
+from samaf.verdict import Limits
 from samaf.weights import DEFAULT_PATH, Weights
 
 SPEED_STEP = 0.05
@@ -184,14 +185,16 @@ class Library:
         self,
         clip: StrPath | Fingerprint | NDArray[np.float32],
         *,
-        ber: float = settings.BER,
+        min_probability: float = settings.MIN_PROBABILITY,
+        prior: float = settings.PRIOR,
         max_evalue: float = settings.MAX_EVALUE,
+        ber: float = settings.BER,
         top: int = settings.TOP,
         exhaustive: bool = False,
         speed: tuple[float, float] = settings.SPEED,
         without: Collection[int] = (),
         progress: Callable[[float, float], None] | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """Identify a clip.
 
         A clip of up to 15 s that nothing is sure to match as it is, is also tried as if it had been played faster or
@@ -201,11 +204,14 @@ class Library:
         ----------
         clip
             An audio file, a fingerprint or its file, or float32 (n,) samples at 16 kHz.
+        min_probability
+            Least probability of a match; 0 always answers.
+        prior
+            Chance that the clip holds something of the library, before it is searched for.
+        max_evalue
+            Largest expected number of matches by chance that good in the whole library.
         ber
             Largest bit error rate of a match.
-        max_evalue
-            Largest expected number of false matches that good in the whole library; ``inf`` with ``ber=1`` always
-            answers.
         top
             Matches per stretch of the clip.
         exhaustive
@@ -220,8 +226,8 @@ class Library:
 
         Returns
         -------
-        list of Match
-            The best first; empty: unknown.
+        Matches
+            A list of `Match`, best first; empty: unknown.
 
         Raises
         ------
@@ -231,7 +237,7 @@ class Library:
             The fingerprint does not fit the index.
         """
         check_speed(*speed)
-        check_limits(ber, max_evalue, top)
+        limits = Limits(min_probability=min_probability, prior=prior, max_evalue=max_evalue, ber=ber, top=top)
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
         print_ = self._query(clip, name, samples)
@@ -240,9 +246,7 @@ class Library:
 
         return self.searcher.search(
             print_,
-            ber=ber,
-            max_evalue=max_evalue,
-            top=top,
+            limits=limits,
             exhaustive=exhaustive,
             without=without,
             restored=_Restored(self.encoder, np.concatenate(samples), print_.hop_s, _speeds(*speed))

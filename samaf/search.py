@@ -16,7 +16,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samaf import settings
 from samaf.alignment import (
     APART_S,
     Line,
@@ -35,9 +34,11 @@ from samaf.hamming import frozen
 from samaf.index import Index, Snapshot
 from samaf.index.probe import Candidates, candidates
 from samaf.index.segment import Segment, count_valid
+from samaf.match import CHANGED_TEMPO, Match, Matches
 from samaf.query import Query
+from samaf.resemblance import Judgement, Resemblance
 from samaf.stretch import Stretch, best_stretch, grow
-from samaf.verdict import Judgement, Match, Verdict, check_limits, decide, power_of_ten
+from samaf.verdict import Limits, Verdict, decide, power_of_ten
 from samaf.weights import Weights
 
 SECTION_S = 10.0
@@ -67,8 +68,10 @@ LEAST_LLR = 5.0
 """In a long query, stretches with a smaller sum of row log-likelihood ratios (nats) are not judged."""
 LEAST_SHARE = 0.4
 """Nor are those with a smaller share of the best one's sum."""
+USELESS_EVALUE = 100.0
+"""Stretches with a greater E-value make no match, and are no rivals, unless an answer is asked for in any case."""
 SURE_SCORE = 4.0
-"""With a match of this score, a clip is not tried at other speeds."""
+"""With a match of this score, at its own tempo, a clip is not tried at other speeds."""
 
 _WINDOW_S = 1.0
 
@@ -112,14 +115,12 @@ class Searcher:
         self,
         query: Fingerprint,
         *,
-        ber: float = settings.BER,
-        max_evalue: float = settings.MAX_EVALUE,
-        top: int = settings.TOP,
+        limits: Limits | None = None,
         exhaustive: bool = False,
         without: Collection[int] = (),
         restored: Restored | None = None,
         progress: Callable[[float, float], None] | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """Matches of a query, best first; none if nothing is good enough.
 
         Parameters
@@ -127,12 +128,8 @@ class Searcher:
         query
             With confidence, overhanging rows and a hop that is a small part of the index's
             (:meth:`samaf.encoder.Encoder.encode_query`).
-        ber
-            Largest sequence BER of a match.
-        max_evalue
-            Largest expected number of matches by chance.
-        top
-            Largest number of matches for any stretch of the query.
+        limits
+            What is told.
         exhaustive
             Look at every position instead of the inverted tables' candidates.
         without
@@ -145,8 +142,8 @@ class Searcher:
 
         Returns
         -------
-        list of Match
-            One track may match several stretches of the query; its matches do not overlap.
+        Matches
+            A list, best first. One track may match several stretches of the query; its matches do not overlap.
 
         Raises
         ------
@@ -155,7 +152,7 @@ class Searcher:
         AudioError
             If no hash of the query is valid.
         """
-        check_limits(ber, max_evalue, top)
+        limits = limits or Limits()
         if not query.valid.any():
             raise AudioError(
                 "nothing to identify: the audio is silent, or has no content that a hash could hold"
@@ -163,38 +160,37 @@ class Searcher:
         query = self._fitting(query)
         with self.index.snapshot() as snapshot:
             live = _live(snapshot, without)
+            is_asked = limits.min_probability == 0 and limits.max_evalue > USELESS_EVALUE
+            max_evalue = math.inf if is_asked else USELESS_EVALUE
 
-            def resembled(print_: Fingerprint, count: int = max(top, JUDGED_LINES)) -> list[_Found]:
+            def found_in(print_: Fingerprint, count: int = max(limits.top, JUDGED_LINES)) -> list[_Found]:
                 heard = progress if print_ is query else None  # of the clip as it is, not of each speed tried
                 work = self.verdict.query(print_)
                 changed = print_ is not query
                 return self._judged(work, live, exhaustive, count, max_evalue, heard, restored=changed)
 
-            def told(found: list[_Found]) -> list[Match]:
-                least = -math.log10(max_evalue)
-                return [self._match(one, snapshot) for one in found if one.score >= least]
-
-            found = resembled(query)
-            matches = told(found)
-            if restored is not None and _best(found) < SURE_SCORE:
+            found = found_in(query)
+            like = [self._resemblance(one, snapshot) for one in found]
+            if restored is not None and not _is_sure(found):
                 sketched = [
-                    (_best(resembled(sketch, SKETCHED_LINES)), speed)
+                    (_best(found_in(sketch, SKETCHED_LINES)), speed)
                     for speed, sketch in restored.sketches()
                     if sketch.valid.any()
                 ]
                 score, speed = max(sketched, default=(-math.inf, 1.0))
-                if score > max(_best(found), 0.0 if max_evalue <= 1.0 else -math.inf):
-                    matches += [match.played_at(speed) for match in told(resembled(restored.at(speed)))]
-        return decide(matches, ber=ber, max_evalue=max_evalue, top=top)
+                if score > max(_best(found), 0.0 if limits.min_probability > 0 else -math.inf):
+                    like += [
+                        self._resemblance(one, snapshot).played_at(speed)
+                        for one in found_in(restored.at(speed))
+                    ]
+        return Matches(decide(like, self.verdict.odds, limits), query.duration_s)
 
-    def judgements(self, query: Fingerprint, *, without: Collection[int] = ()) -> list[Judgement]:
-        """What all stretches that a query resembles are worth: what calibration learns from."""
+    def resembled(self, query: Fingerprint, *, without: Collection[int] = ()) -> list[Resemblance]:
+        """All stretches that a query resembles: what calibration learns from."""
         with self.index.snapshot() as snapshot:
             work = self.verdict.query(self._fitting(query))
-            return [
-                one.worth
-                for one in self._judged(work, _live(snapshot, without), False, JUDGED_LINES, math.inf)
-            ]
+            found = self._judged(work, _live(snapshot, without), False, JUDGED_LINES, math.inf)
+            return [self._resemblance(one, snapshot) for one in found]
 
     def _fitting(self, print_: Fingerprint) -> Fingerprint:
         header = self.index.header
@@ -251,7 +247,7 @@ class Searcher:
             progress(query.duration_s, query.duration_s)
         return found
 
-    def _match(self, found: _Found, snapshot: Snapshot) -> Match:
+    def _resemblance(self, found: _Found, snapshot: Snapshot) -> Resemblance:
         """A stretch in the times of clip and track, which end where the audio does."""
         query, segment, line = found.query, found.segment, found.stretch.line
         k = int(np.searchsorted(segment.starts, line.first, side="right") - 1)
@@ -266,7 +262,7 @@ class Searcher:
             query.duration_s,
             (track.duration_s - ahead_s) / line.slope,
         )
-        return Match(
+        match = Match(
             track_id=track.track_id,
             path=track.path,
             title=track.title,
@@ -278,6 +274,14 @@ class Searcher:
             track_start_s=round(float(max(0.0, ahead_s + line.slope * start_s)), 3),
             track_end_s=round(float(ahead_s + line.slope * end_s), 3),
             tempo=round(line.slope, 4),
+            bits=query.bits * len(found.stretch.rows),
+            wrong_bits=found.stretch.wrong_bits,
+        )
+        return Resemblance(
+            match=match,
+            worth=found.worth,
+            meets_s=np.asarray(query.start_s + found.stretch.query_i * query.hop_s, np.float64),
+            stored=segment.hashes[found.stretch.rows],
         )
 
 
@@ -294,6 +298,14 @@ class _Found:
     def score(self) -> float:
         """``-log10`` of its E-value."""
         return -self.worth.log10_evalue
+
+
+def _is_sure(found: list[_Found]) -> bool:
+    """Whether nothing better can be expected at another speed: what is told as another tempo may be one."""
+    best = max(found, key=lambda one: one.score, default=None)
+    return (
+        best is not None and best.score >= SURE_SCORE and abs(best.stretch.line.slope - 1.0) <= CHANGED_TEMPO
+    )
 
 
 def _best(found: list[_Found]) -> float:

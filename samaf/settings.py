@@ -15,10 +15,14 @@ QUERY_HOP_S = 0.1
 """Seconds from hash to hash in a query."""
 LONGEST_HOP_S = 10.0
 
-BER = 0.4
-"""Largest bit error rate of a match. Ten seconds of loud noise may match surely with more than 0.35."""
-MAX_EVALUE = 1e-2
-"""Largest expected number of matches by chance: one unknown clip in a hundred may be given a name."""
+MIN_PROBABILITY = 0.9
+"""Least probability of a match."""
+PRIOR = 0.5
+"""Chance that a clip holds something of the library, before it is searched for."""
+BER = 1.0
+"""Largest bit error rate of a match: any."""
+MAX_EVALUE = float("inf")
+"""Largest expected number of matches by chance: any."""
 TOP = 5
 """Matches for a stretch of a query."""
 SPEED = (0.9, 1.1)

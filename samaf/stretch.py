@@ -37,6 +37,8 @@ class Stretch:
         Sum of the rows' log-likelihood ratios, in nats.
     ber : float
         Bit error rate, rows weighted by their known shares.
+    wrong_bits : int
+        How many bits differ.
     """
 
     line: Line
@@ -45,6 +47,7 @@ class Stretch:
     agreement: Float64
     llr: float
     ber: float
+    wrong_bits: int
 
     def runs_along(self, line: Line, part: slice, query: Query, apart: float) -> bool:
         """Whether this stretch covers a part of the query on the same line."""
@@ -86,9 +89,9 @@ def best_stretch(line: Line, query: Query, hashes: Words) -> Stretch | None:
     part = maximal_segment(llr)
     query_i, rows = query_i[part], rows[part]
     known = query.known[query_i]
-    errors = distance(query.hashes[query_i], stored[part]) / query.bits
-    ber = float(np.sum(known * errors) / np.sum(known))
-    return Stretch(line, query_i, rows, agreed[part], float(llr[part].sum()), ber)
+    errors = distance(query.hashes[query_i], stored[part])
+    ber = float(np.sum(known * errors) / np.sum(known)) / query.bits
+    return Stretch(line, query_i, rows, agreed[part], float(llr[part].sum()), ber, int(errors.sum()))
 
 
 def maximal_segment(values: Float64) -> slice:

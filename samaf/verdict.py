@@ -1,106 +1,46 @@
-"""The verdict: how much a stretch's agreement says, how often chance says as much, and what is a match.
+"""The verdict: how much a stretch's agreement says, how often chance says as much, and which recordings a clip holds.
 
 The evidence of a stretch is the distance of its agreement from that of unrelated audio, laid over the same rows, in
 spreads of the latter (:mod:`samaf.background`). It counts by the share that this agreement has of what is to be
 expected of the recording itself: the bits' confidence says how many of them should be right, so a clear clip must
-agree clearly.
+agree clearly. Without the share, 95 % of the music and 93 % of the speech of 5 s whose best candidate is right lie
+above the highest in a hundred clips that the library does not hold; with it, 97 and 94 %. Above the highest in a
+hundred of up to 10 s lie 54 and 82 % of the speech of 2 s (``dev``, 432 clips of each kind).
 
-The E-value is the number of stretches with at least that evidence that a search among strangers would find. It has
-the form of Karlin and Altschul (1990), ``K m n exp(-lambda S)``; that is asymptotic and wants independent rows, while a
-clip has a few correlated ones, and pieces and voices resemble each other. So lambda and K depend on the number of rows
-and on the kind of audio (:mod:`samaf.kinds`), and were fitted to searches for clips that the library does not hold
-(:mod:`samaf.model.calibrate`).
+The E-value is the number of stretches with at least that evidence that a search among strangers would find
+(:mod:`samaf.rarity`). It knows nothing of what else the library holds.
+
+The probability does. Before the search, the clip holds something of the library with a probability of one half, spread
+evenly over its recordings. The odds of a stretch by itself follow from its E-value, from the evidence that the
+recording itself should give, and from how well other recordings agree: where one that has nothing to do with it comes
+near, this clip is easily mistaken in this library. Where stretches overlap, their recordings are alternatives, unless
+both sound at once, or one is a copy of the other (:mod:`samaf.resemblance`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from samaf import settings
 from samaf.background import Background
 from samaf.errors import ModelError
 from samaf.fingerprint import Fingerprint
-from samaf.kinds import Kinds
+from samaf.match import CHANGED_TEMPO, Match
 from samaf.query import Query, Reliability
+from samaf.rarity import LEAST_SEEN, LN_10, Kinds, Tail, log10_of_kinds
+from samaf.resemblance import LEAST_SCORE, Judgement, Relation, Resemblance, related
 from samaf.stretch import Stretch
 from samaf.weights import Weights
 
 CHANGED = 1.3
 """Powers of ten by which a match that tells of another speed, tempo or pitch is the less likely: few clips are changed,
 and twenty changes are tried."""
-CHANGED_TEMPO = 0.03
-"""Tempi no further from 1 count as unchanged: hashes bear as much, and short clips do not tell them apart."""
-
-LEAST_SEEN = -3.0
-"""Base-10 logarithm of the least E-value that calibration can see: with a few thousand clips, one in a thousand."""
-
-LN_10 = math.log(10.0)
-LOG10_HALF = math.log10(0.5)
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Match:
-    """One place of one track that a query was recognised as.
-
-    Attributes
-    ----------
-    track_id, path, title
-        The track.
-    ber : float
-        Bit error rate over all aligned hashes.
-    evalue : float
-        Expected number of matches at least this good between this query and a library of this size that holds none of
-        its recordings.
-    score : float
-        ``-log10(evalue)``; finite where `evalue` has underflowed to 0.
-    query_start_s, query_end_s, track_start_s, track_end_s : float
-        What of the query is what of the track.
-    speed, tempo, pitch_cents : float
-        How the query was changed. Hashes tell reference seconds per query second, not how they came about:
-        a change is given as tempo.
-    """
-
-    track_id: int
-    path: str
-    title: str
-    ber: float
-    evalue: float
-    score: float
-    query_start_s: float
-    query_end_s: float
-    track_start_s: float
-    track_end_s: float
-    speed: float = 1.0
-    tempo: float = 1.0
-    pitch_cents: float = 0.0
-
-    def played_at(self, speed: float) -> Match:
-        """The same match of a clip restored from `speed`, told in the clip's own time, by the fewest changes."""
-        tempo, cents = self.tempo, 0.0
-        if abs(tempo - 1.0) <= CHANGED_TEMPO:
-            speed_told, tempo = speed * tempo, 1.0
-        elif abs(tempo * speed - 1.0) <= CHANGED_TEMPO:
-            speed_told, tempo, cents = 1.0, tempo * speed, 1200.0 * math.log2(speed)
-        else:
-            speed_told = speed
-        return replace(
-            self,
-            query_start_s=round(self.query_start_s / speed, 3),
-            query_end_s=round(self.query_end_s / speed, 3),
-            speed=round(speed_told, 4),
-            tempo=round(tempo, 4),
-            pitch_cents=round(cents, 1),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types."""
-        return asdict(self)
 
 
 class Verdict:
@@ -135,6 +75,7 @@ class Verdict:
             self.share = float(known["share"])
             nearest = int(np.abs(np.log(known["hops"] / hop_s)).argmin())
             self.kinds = Kinds(known[f"kinds_{bits}"])
+            self.odds = Odds(*(float(v) for v in known[f"odds_{bits}"][nearest]))
             self.tails = [Tail(known["tail_seconds"], *of_kind) for of_kind in known[f"tail_{bits}"][nearest]]
             if self.kinds.weights.shape != (len(self.tails), bits):
                 raise ValueError("kinds")
@@ -177,13 +118,16 @@ class Verdict:
         known_s = float(query.known[rows].sum()) * min(1.0, self.hop_s)
         log_kinds = self.kinds.log_chances(query.signed[rows])
 
+        agreement, in_all = float(stretch.agreement.sum()), float(query.expected[rows].sum())
+
         def judged(mean: float, spread: float) -> Judgement:
-            evidence = self._evidence(
-                float(stretch.agreement.sum()), float(query.expected[rows].sum()), mean, spread
+            excess, expected = max(agreement - mean, 0.0), max(in_all - mean, spread)
+            share = excess / expected / self.share
+            evidence = excess / spread * math.sqrt(min(share, 1.0))
+            log10_evalue = log10_of_kinds(self.tails, log_kinds, evidence, known_s, log10_tests)
+            return Judgement(
+                evidence, expected / spread, share, known_s, log10_tests, log_kinds, log10_evalue
             )
-            of_kinds = [tail.log10_evalue(evidence, known_s, log10_tests) for tail in self.tails]
-            log_evalue = np.logaddexp.reduce(np.array(of_kinds) * LN_10 + log_kinds)
-            return Judgement(evidence, known_s, log10_tests, float(log_evalue) / LN_10)
 
         if math.isfinite(max_evalue):
             independent = float(np.sqrt(np.sum(query.spread[rows] ** 2, dtype=np.float64)))
@@ -191,106 +135,143 @@ class Verdict:
                 return None
         return judged(*self.background.of_stretch(query.signed[rows]))
 
-    def _evidence(self, agreement: float, expected: float, mean: float, spread: float) -> float:
-        """What a stretch's agreement says, in spreads.
-
-        Without the share, 95 % of the music and 93 % of the speech of 5 s whose best candidate is right lie above the
-        highest in a hundred clips that the library does not hold; with it, 97 and 94 %. Above the highest in a hundred
-        of up to 10 s lie 54 and 82 % of the speech of 2 s (``dev``, 432 clips of each kind).
-        """
-        excess = max(agreement - mean, 0.0)
-        share = excess / max(expected - mean, spread) / self.share
-        return excess / spread * math.sqrt(min(share, 1.0))
-
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a stretch is worth.
+class Odds:
+    """Base-10 logarithm of the odds that a stretch is of the recording itself, as logistic regression finds them.
 
     Attributes
     ----------
-    evidence : float
-        In spreads of unrelated audio's agreement.
-    known_s : float
-        Seconds of the clip that it rests on.
-    log10_tests : float
-        Base-10 logarithm of the number of places at which it could have been found; of the twenty-fold where it tells
-        of another speed, tempo or pitch.
-    log10_evalue : float
-        Base-10 logarithm of the E-value.
+    constant
+        Where the prior odds are even.
+    score
+        For each unit of the score, as far as calibration sees; beyond, a unit counts once.
+    expected
+        For each power of ten of the evidence that the recording itself should give: the surer the bits, the better
+        must it be.
+    rival
+        For each unit of the best score of another recording.
     """
 
-    evidence: float
-    known_s: float
-    log10_tests: float
-    log10_evalue: float
+    constant: float
+    score: float
+    expected: float
+    rival: float
 
-
-class Tail:
-    """How rare evidence S is among strangers of a kind: a chance of ``K exp(-lambda S)`` for each place that is tried.
-
-    Long stretches of related audio agree a little all along (variations, the same words, the same loops), so that their
-    evidence counts for less: lambda falls with the length. That is measured as far as calibration sees. It sees no
-    chances above those that its own library leaves open: from there to a half, at no evidence at all, they are
-    interpolated. Nor does it see E-values under some 0.001: what evidence goes beyond counts with the rate of the
-    shortest stretches, which are alike by chance alone.
-
-    Parameters
-    ----------
-    seconds : (k,)
-        Known seconds of a stretch at which lambda and K were fitted, ascending.
-    rate : (k,)
-        lambda.
-    log10_k : (k,)
-        Base-10 logarithm of K.
-    log10_seen : (k,)
-        Base-10 logarithm of the largest chance that calibration saw.
-    """
-
-    def __init__(self, seconds: Float64, rate: Float64, log10_k: Float64, log10_seen: Float64) -> None:
-        self.log_seconds = np.log2(np.asarray(seconds, np.float64))
-        self.rate, self.log10_k = np.asarray(rate, np.float64), np.asarray(log10_k, np.float64)
-        self.log10_seen = np.asarray(log10_seen, np.float64)
-
-    def log10_evalue(self, evidence: ArrayLike, known_s: ArrayLike, log10_tests: ArrayLike) -> Float64:
-        """Base-10 logarithm of the E-value of stretches with that evidence, each found at one of so many places."""
-        evidence = np.asarray(evidence, np.float64)
-        at = np.log2(np.maximum(known_s, 0.1))
-        rate, log10_k, log10_seen = (
-            np.interp(at, self.log_seconds, of) for of in (self.rate, self.log10_k, self.log10_seen)
+    def alone(self, worth: Judgement, rival: float) -> float:
+        """The odds of a stretch, beside a rival with a score of :data:`LEAST_SCORE` to its own, or none."""
+        score = -worth.log10_evalue
+        seen = min(max(score, LEAST_SCORE), -LEAST_SEEN)
+        return (
+            self.constant
+            + self.score * seen
+            + (score - seen)
+            + self.expected * math.log10(worth.expected)
+            + self.rival * min(max(rival, LEAST_SCORE), -LEAST_SEEN)
         )
-        falls = rate / LN_10  # powers of ten for a unit of evidence
-        begins = (log10_k - log10_seen) / falls  # evidence at which the largest chance lies
-        bulk = LOG10_HALF + (log10_seen - LOG10_HALF) * evidence / begins
-        seen = log10_tests + np.where(evidence < begins, bulk, log10_k - falls * evidence)
-        beyond = np.minimum(seen - LEAST_SEEN, 0.0)  # in powers of ten at the rate of that length
-        return seen + beyond * (np.maximum(self.rate[0] / rate, 1.0) - 1.0)
 
 
-def check_limits(ber: float, max_evalue: float, top: int) -> None:
-    """Refuse what no search can be limited to with a `ValueError`."""
-    if not (max_evalue > 0 and 0 <= ber <= 1 and top >= 1):
-        raise ValueError("max_evalue must be above 0, ber from 0 to 1, top at least 1")
+@dataclass(frozen=True)
+class Limits:
+    """What is told.
+
+    Attributes
+    ----------
+    ber, max_evalue, min_probability, prior, top
+        See :meth:`samaf.library.Library.search`.
+
+    Raises
+    ------
+    ValueError
+        If no search can be limited to it.
+    """
+
+    ber: float = settings.BER
+    max_evalue: float = settings.MAX_EVALUE
+    min_probability: float = settings.MIN_PROBABILITY
+    prior: float = settings.PRIOR
+    top: int = settings.TOP
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.ber <= 1 and self.max_evalue > 0 and self.top >= 1):
+            raise ValueError("ber must be from 0 to 1, max_evalue above 0, top at least 1")
+        if not (0 <= self.min_probability < 1 and 0 < self.prior < 1):
+            raise ValueError("min_probability must be at least 0 and below 1, prior between 0 and 1")
+
+    def hold(self, match: Match) -> bool:
+        """Whether a match is told."""
+        least = log_odds_of(self.min_probability)
+        return match.ber <= self.ber and match.evalue <= self.max_evalue and match.log_odds >= least
 
 
-def decide(found: list[Match], *, ber: float, max_evalue: float, top: int) -> list[Match]:
+def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
     """The matches among what a query resembles, best first; no two of one track overlap.
 
     Parameters
     ----------
     found
         All that a query resembles, at whatever speeds it was tried.
-    ber, max_evalue, top
-        See :meth:`samaf.search.Searcher.search`.
+    odds
+        Of the model.
+    limits
+        What is told.
     """
-    good = [match for match in found if match.ber <= ber and match.evalue <= max_evalue]
-    beside = _overlaps(good)
+    found = _once_a_track(found)
+    beside = _overlaps([one.match for one in found])
+    relations = {
+        (i, k): related(found[i], found[k]) for i, others in enumerate(beside) for k in others if i < k
+    }
+    relations |= {(k, i): relation for (i, k), relation in relations.items()}
+    alone = []
+    for i, one in enumerate(found):
+        rivals = [
+            LEAST_SCORE + relations[i, k].apart * (-found[k].worth.log10_evalue - LEAST_SCORE)
+            for k in beside[i]
+        ]
+        alone.append(odds.alone(one.worth, max(rivals, default=LEAST_SCORE)) + log_odds_of(limits.prior))
+    # of alternatives, one is right; the others' odds count against it
+    against = [
+        [0.0, *((alone[k] * LN_10 + math.log(relations[i, k].apart)) for k in beside[i])]
+        for i in range(len(found))
+    ]
+    own = [alone[i] - float(np.logaddexp.reduce(against[i])) / LN_10 for i in range(len(found))]
+    matches = []
+    for i, one in enumerate(found):
+        by_others = [_beside(own[k], relations[i, k]) for k in beside[i] if own[k] > own[i]]
+        log_odds = max([own[i], *by_others])
+        matches.append(
+            replace(one.match, log_odds=log_odds, probability=1.0 / (1.0 + power_of_ten(-log_odds)))
+        )
+    kept: dict[int, Match] = {}
+    for i in sorted(range(len(found)), key=lambda i: -matches[i].log_odds):
+        others = [k for k in beside[i] if k in kept]
+        if limits.hold(matches[i]) and len(others) < limits.top:
+            same = next((kept[k] for k in others if relations[i, k].copies), None)
+            of = None if same is None else same.track_id if same.copies_of is None else same.copies_of
+            kept[i] = replace(matches[i], copies_of=of)
+    return list(kept.values())
+
+
+def _beside(log_odds: float, relation: Relation) -> float:
+    """Odds of what a clip holds if it holds another recording with these odds: a copy, or one that sounds at once."""
+    right, wrong = 1.0 / (1.0 + power_of_ten(-log_odds)), 1.0 / (1.0 + power_of_ten(log_odds))
+    return math.log10(relation.together * right / (relation.apart + relation.together * wrong))
+
+
+def _once_a_track(found: list[Resemblance]) -> list[Resemblance]:
+    """The best of the stretches of a track that overlap."""
+    beside = _overlaps([one.match for one in found])
     kept: set[int] = set()
-    for i in sorted(range(len(good)), key=lambda i: -good[i].score):
-        others = [good[k].track_id for k in beside[i] if k in kept]
-        if len(others) < top and good[i].track_id not in others:
+    for i in sorted(range(len(found)), key=lambda i: found[i].worth.log10_evalue):
+        tracks = {found[k].match.track_id for k in beside[i] if k in kept}
+        if found[i].match.track_id not in tracks:
             kept.add(i)
-    return sorted((good[i] for i in kept), key=lambda match: -match.score)
+    return [found[i] for i in sorted(kept)]
+
+
+def log_odds_of(probability: float) -> float:
+    """Base-10 logarithm of its odds; of 0, none are less."""
+    return math.log10(probability / (1.0 - probability)) if probability > 0 else -math.inf
 
 
 def _overlaps(matches: list[Match]) -> list[list[int]]:

@@ -77,6 +77,7 @@ class Model:
         }
         for bits in (64, 128, 256):  # of one kind, at two hops
             calibration[f"kinds_{bits}"] = np.zeros((1, bits + 1))
+            calibration[f"odds_{bits}"] = np.array([[-2.5, 1.5, -0.5, -0.3]] * 2)
             calibration[f"tail_{bits}"] = np.stack([[[rate, log10_k, log10_seen]]] * 2)
         small = np.zeros((1, 4))
         return cls(

@@ -14,7 +14,7 @@ import soundfile
 from scipy.signal import correlate
 from synth import RATE, tune, write
 
-from bench import calibration, calibration_report, evalues, masked, unknowns
+from bench import calibration, calibration_report, evalues, masked, reliability, unknowns
 from bench.calibration import Answered, Plan, Setting
 from bench.cli import main
 from bench.clip_cache import ClipCache
@@ -24,7 +24,7 @@ from bench.masked import Answer, Masked, SharedEncoder
 from bench.protocol import RunError
 from bench.unknowns import Cutter
 from samaf.errors import AudioError
-from samaf.settings import MAX_EVALUE
+from samaf.settings import MIN_PROBABILITY
 from samaf.weights import DEFAULT_PATH, Weights
 
 # -- the numbers -------------------------------------------------------------------------------------------------------
@@ -177,6 +177,7 @@ class FakeMatch:
     path: str
     evalue: float
     score: float
+    log_odds: float
 
 
 class FakeLibrary:
@@ -195,7 +196,7 @@ class FakeLibrary:
         if self.refuses:
             raise AudioError("clip: is silent")
         left = [k for k in range(len(self.names)) if k not in options["without"]]
-        return [FakeMatch(k, f"/far/{self.names[k]}", 10.0**-k, float(k)) for k in left[:1]]
+        return [FakeMatch(k, f"/far/{self.names[k]}", 10.0**-k, float(k), k - 1.0) for k in left[:1]]
 
 
 def fake(pool: Pool, refuses: bool = False) -> Masked:
@@ -206,15 +207,19 @@ def test_a_clip_and_copies_of_its_recordings_are_hidden(pool, tmp_path):
     clip = cutter(pool, tmp_path, "clean").cut("music", 12.0, 0)
     library = fake(pool)
     left = [track.id for track in pool.library if track.id not in clip.tracks]
-    [line] = calibration.answers(clip, {"real": library}, {clip.tracks[1]: frozenset({left[0], "gone"})})
-    asked = library.library.asked[0]
+    held, line = calibration.answers(clip, {"real": library}, {clip.tracks[1]: frozenset({left[0], "gone"})})
+    assert held.held and library.library.asked[0]["without"] == set()
+    assert held.right is (held.named in {*clip.tracks, left[0]})
+    asked = library.library.asked[1]
     hidden = {library.track_ids[name] for name in (*clip.tracks, left[0])}
-    assert asked == {"ber": 1.0, "max_evalue": math.inf, "top": 1, "without": hidden}
+    assert asked == {"min_probability": 0.0, "without": hidden}
     assert line.named == left[1]
-    assert line.score == library.track_ids[left[1]]
+    assert line.score == library.track_ids[left[1]] and line.log_odds == line.score - 1.0
+    assert not line.held and not line.right
     assert (line.tracks, line.artist, line.library) == (list(clip.tracks), clip.artist, "real")
     everything = frozenset(track.id for track in pool.library)
-    [line] = calibration.answers(clip, {"real": library}, {clip.tracks[0]: everything})
+    held, line = calibration.answers(clip, {"real": library}, {clip.tracks[0]: everything})
+    assert held.right
     assert line.named == "/far/drawn"
 
 
@@ -331,7 +336,7 @@ def test_every_library_is_asked_for_every_clip(pool, tmp_path, asked):
         for library in ("real", "real+10")
         for query in (*(f"music_2_{i:05d}" for i in range(3)), *(f"music_12_{i:05d}" for i in range(2)))
     }
-    assert [len(library.asked) for library in asked] == [5, 5]
+    assert [len(library.asked) for library in asked] == [10, 10]  # each as it is, and hidden
 
 
 def test_what_was_stopped_goes_on(pool, tmp_path, asked):
@@ -339,16 +344,19 @@ def test_what_was_stopped_goes_on(pool, tmp_path, asked):
     whole = measure(pool, out)
     path = out / calibration.ANSWERS
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:5]) + lines[5][:20])  # two clips and a half
-    asked.clear()
-    assert sorted(measure(pool, out), key=str) == sorted(whole, key=str)
-    assert [len(library.asked) for library in asked] == [2, 3]
-    assert len(path.read_text().splitlines()) == len(lines)
+    for kept, missing in (
+        (10, [4, 6]),
+        (9, [6, 6]),
+    ):  # of the third clip, one library's answers, and half of them
+        path.write_text("".join(lines[:kept]) + lines[kept][:20])
+        asked.clear()
+        assert sorted(measure(pool, out), key=str) == sorted(whole, key=str)
+        assert [len(library.asked) for library in asked] == missing
     asked.clear()
     more = measure(pool, out, replace(PLAN, per_cell=4, drawn=()))
-    assert [len(library.asked) for library in asked] == [1]
-    assert len(more) == 6  # of the real library
-    assert len(measure(pool, out, replace(PLAN, lengths_s=(2.0,), drawn=()))) == 4
+    assert [len(library.asked) for library in asked] == [2]
+    assert len(more) == 12  # of the real library
+    assert len(measure(pool, out, replace(PLAN, lengths_s=(2.0,), drawn=()))) == 8
 
 
 def test_a_folder_of_another_calibration_is_left_alone(pool, tmp_path, asked):
@@ -369,18 +377,32 @@ def test_a_folder_of_another_calibration_is_left_alone(pool, tmp_path, asked):
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def line(
+def lines_of(
     i: int, score: float | None, library: str = "real", kind: str = "music", length_s: float = 5.0
-) -> Answered:
-    evalue = None if score is None else 10.0**-score
-    artist = f"artist {i // 2}"
-    return Answered(
-        f"{kind}_{length_s:g}_{i:05d}", kind, length_s, "clean", ["t"], artist, library, score, evalue, "x"
+) -> list[Answered]:
+    """A clip that the library holds, found with a score of 4, or named wrongly for every third, and hidden."""
+    hidden = Answered(
+        query=f"{kind}_{length_s:g}_{i:05d}",
+        kind=kind,
+        length_s=length_s,
+        condition="clean",
+        tracks=["t"],
+        artist=f"artist {i // 2}",
+        library=library,
+        held=False,
+        score=score,
+        evalue=None if score is None else 10.0**-score,
+        log_odds=None if score is None else score - 1.0,
+        named="x",
+        right=False,
     )
+    held = replace(hidden, held=True, score=4.0, evalue=1e-4, log_odds=3.0, named="t", right=i % 3 > 0)
+    return [hidden, held]
 
 
 def test_cells_and_their_json():
-    lines = [line(i, 3.0 if i < 10 else -1.0) for i in range(38)] + [line(i, None) for i in range(38, 40)]
+    scores = [3.0] * 10 + [-1.0] * 28 + [None] * 2
+    lines = [line for i, score in enumerate(scores) for line in lines_of(i, score)]
     [cell] = calibration_report.cells(lines)
     record = json.loads(json.dumps(cell.to_json(), allow_nan=False))
     assert (record["library"], record["kind"], record["length_s"]) == ("real", "music", 5.0)
@@ -390,24 +412,60 @@ def test_cells_and_their_json():
     assert at["ratio"] == pytest.approx(0.25 / (1 - 1 / math.e))
     low, high = at["ratio_interval"]
     assert low < at["ratio"] < high
-    assert (record["max_evalue"], record["named"]) == (MAX_EVALUE, 0.25)
+    assert (record["min_probability"], record["named"]) == (MIN_PROBABILITY, 0.25)
+    assert record["found"] == record["told"] == 26 / 40
     assert calibration_report.cells(lines[::-1])[0].to_json() == cell.to_json()
-    [lonely] = calibration_report.cells([line(0, 1.0)])
+    [lonely] = calibration_report.cells(lines_of(0, 1.0))
     assert lonely.to_json()["named_interval"] is None
+
+
+def test_probabilities_are_held_against_what_came_true():
+    lines = [
+        line
+        for kind in ("music", "speech")
+        for i in range(60 if kind == "music" else 50)
+        for line in lines_of(i, i / 30 - 1.0, kind=kind)
+    ] + lines_of(0, 9.0, length_s=60.0)  # too long to count
+    [found] = calibration_report.reliabilities(lines)
+    record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [one["count"] for one in record["bins"]] == [20] * 10  # 50 of each kind, as they are and hidden
+    assert [one["right"] for one in record["bins"][:5]] == [0.0] * 5
+    assert record["bins"][-1]["probability"] == pytest.approx(1 / 1.001)
+    assert np.mean([one["right"] for one in record["bins"][5:]]) == pytest.approx(33 / 50)
+    assert record["brier"] > 0.16  # a third of what is nearly certain is wrong
+    table = calibration_report.reliability_table(found)
+    assert len(table.rows) == 10 and len(table.columns) == len(table.rows[0].cells) + 1
+    assert calibration_report.reliabilities([line for line in lines if line.length_s == 60.0]) == []
+
+
+def test_bins_of_true_probabilities_lie_on_the_diagonal():
+    rng = np.random.default_rng(1)
+    log_odds = rng.normal(0.0, 1.5, 20_000)
+    right = rng.random(20_000) < reliability.probabilities(log_odds)
+    clusters = [f"{k % 500}" for k in range(20_000)]
+    found = reliability.bins(log_odds, right, clusters)
+    assert [one.count for one in found] == [2000] * 10
+    assert all(one.interval[0] - 0.01 < one.probability < one.interval[1] + 0.01 for one in found)
+    likely = reliability.probabilities(log_odds)
+    assert reliability.brier(log_odds, right) == pytest.approx(np.mean(likely * (1 - likely)), abs=0.005)
+    assert reliability.brier(np.array([np.inf, -np.inf]), np.array([True, False])) == 0.0
+    assert len(reliability.bins(log_odds[:3], right[:3], clusters[:3])) == 3
 
 
 def test_the_page_has_a_table_a_library_and_a_chart_a_kind(tmp_path):
     lines = [
-        line(i, 1.0 - i / 20, library, kind, length_s)
+        line
         for library in ("real", "real+10000")
         for kind in ("music", "speech")
         for length_s in (1.0, 30.0)
         for i in range(20 if length_s < 30 else 2)
+        for line in lines_of(i, 1.0 - i / 20, library, kind, length_s)
     ]
     found = calibration_report.cells(lines)
     setting = Setting("<data>", 12, 1.5, 128, "", ["clean"], "", 1)
-    page = calibration_report.write(found, setting, "bench calibration", tmp_path).read_text()
-    assert page.count("<table") == 2 and page.count("<svg") == 4
+    trusted = calibration_report.reliabilities(lines)
+    page = calibration_report.write(found, trusted, setting, "bench calibration", tmp_path).read_text()
+    assert page.count("<table") == 4 and page.count("<svg") == 4
     assert "10,000 drawn tracks" in page and "&lt;data&gt;" in page and "nan" not in page
     [real, drawn] = calibration_report.by_library(found)
     table = calibration_report.table(real)
@@ -466,8 +524,9 @@ def test_the_command_prints_a_table_or_json(pool, manifest, tmp_path, asked, mon
     options = ["--manifest", str(manifest), "--split", "check", "--kind", "music", "--lengths", "2"]
     options += ["--per-cell", "16", "--copies", str(tmp_path / "copies.csv"), "--out", str(tmp_path / "out")]
     assert main(["calibration", *options, "--json"]) == 0
-    [record] = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    record, trusted = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
     assert (record["kind"], record["length_s"], record["n"]) == ("music", 2.0, 16)
+    assert sum(one["count"] for one in trusted["bins"]) == 32
     assert main(["calibration", *options]) == 0
     ran = capsys.readouterr()
     assert "music, 2 s" in ran.out and "due 63.2 %" in ran.out

@@ -16,7 +16,6 @@ from test_encoder import random_weights
 from samaf import Library
 from samaf.background import RUN_ROWS
 from samaf.errors import ModelError
-from samaf.kinds import Kinds
 from samaf.model import calibrate as room
 from samaf.model.augment import Sources
 from samaf.model.calibrate import (
@@ -25,12 +24,15 @@ from samaf.model.calibrate import (
     MOST_FITTED,
     calibrate,
     fit_kinds,
+    fit_odds,
     fit_reliability,
     fit_tail,
     read_copies,
 )
+from samaf.rarity import Kinds, Tail
+from samaf.resemblance import Judgement, Resemblance
 from samaf.search import Searcher
-from samaf.verdict import Judgement, Tail
+from samaf.verdict import Odds
 from samaf.weights import Weights
 
 # -- the fits ---------------------------------------------------------------------------------------------------------
@@ -81,7 +83,22 @@ def test_kinds_are_told_apart_as_surely_as_their_bits_tell_them() -> None:
 
 def test_a_single_kind_is_certain() -> None:
     heard = np.random.default_rng(6).standard_normal((50, 64)).astype(np.float32)
-    assert Kinds(fit_kinds(heard, np.zeros(50, int), 1)).log_chances(heard).tolist() == [0.0]
+    assert Kinds(fit_kinds(heard, np.zeros(50, int), 1)).log_chances(heard) == (0.0,)
+
+
+def test_odds_recover_what_answers_were_drawn_with() -> None:
+    rng = np.random.default_rng(7)
+    answers = np.column_stack(
+        [rng.uniform(-3.0, 9.0, 20_000), rng.uniform(1.0, 30.0, 20_000), rng.uniform(-4.0, 4.0, 20_000)]
+    )
+    true = Odds(0.3, 1.4, -1.2, -0.4)
+    worths = [Judgement(0.0, expected, 1.0, 1.0, 5.0, (0.0,), -score) for score, expected, _ in answers]
+    odds = np.array([true.alone(worth, rival) for worth, (*_, rival) in zip(worths, answers, strict=True)])
+    right = rng.random(20_000) < 1.0 / (1.0 + 10.0**-odds)
+    found = fit_odds(answers, right, np.ones(20_000))
+    assert found == pytest.approx([0.3, 1.4, -1.2, -0.4], abs=0.12)
+    rare = fit_odds(answers[:10], np.ones(10, bool), np.ones(10))
+    assert np.isfinite(rare).all()
 
 
 def strangers(
@@ -93,7 +110,12 @@ def strangers(
         log10_tests = float(rng.uniform(5.4, 5.6))
         arrivals = np.cumsum(rng.exponential(size=MOST_FITTED + 4))  # the numbers at which they are met
         evidence = ((log10_tests + log10_k) * math.log(10.0) - np.log(arrivals)) / rate
-        found.append([Judgement(float(s), known_s, log10_tests, 0.0) for s in rng.permutation(evidence)])
+        found.append(
+            [
+                Judgement(float(s), 1.0, 1.0, known_s, log10_tests, (0.0,), 0.0)
+                for s in rng.permutation(evidence)
+            ]
+        )
     return found
 
 
@@ -212,6 +234,7 @@ def test_a_model_is_calibrated(model: Path, audio: dict[str, list[Path]], tmp_pa
     assert known["background"].shape == (9, RUN_ROWS, 2) and known["background"].any(axis=2).all()
     assert known["hops"].tolist() == list(HOPS_S) and known["tail_seconds"].tolist() == KNOTS_S.tolist()
     for bits in base.bits:
+        assert known[f"odds_{bits}"].shape == (len(HOPS_S), 4)
         assert known[f"kinds_{bits}"].shape == (2, bits + 1)
         assert known[f"tail_{bits}"].shape == (len(HOPS_S), 2, 3, len(KNOTS_S))
         assert (known[f"tail_{bits}"][:, :, 0] > 0).all()
@@ -224,7 +247,7 @@ def test_a_model_is_calibrated(model: Path, audio: dict[str, list[Path]], tmp_pa
     made.save(tmp_path / "again.npz")
     with Library(tmp_path / "db", writable=True, model=tmp_path / "again.npz") as library:
         library.add(audio["library"])
-        match = library.search(tune(25, 3)[9 * 16000 : 17 * 16000], ber=1.0, max_evalue=math.inf)[0]
+        match = library.search(tune(25, 3)[9 * 16000 : 17 * 16000], min_probability=0.0)[0]
         assert match.title == "3" and math.isfinite(match.score)
 
 
@@ -266,10 +289,10 @@ def test_a_clip_s_own_recordings_and_their_copies_are_left_out(
     left_out: list[frozenset[int]] = []
 
     class Watched(Searcher):
-        def judgements(self, query: Any, *, without: Any = ()) -> list[Judgement]:
+        def resembled(self, query: Any, *, without: Any = ()) -> list[Resemblance]:
             ids.update({Path(track.path): track.track_id for track in self.index.tracks()})
             left_out.append(frozenset(without))
-            return super().judgements(query, without=without)
+            return super().resembled(query, without=without)
 
     monkeypatch.setattr(room, "Searcher", Watched)
     copies = {audio["music"][0]: {audio["library"][0], Path("/elsewhere.wav")}}
@@ -277,6 +300,10 @@ def test_a_clip_s_own_recordings_and_their_copies_are_left_out(
     assert set(ids) == {path for paths in audio.values() for path in paths}
     own = {frozenset([ids[path]]) for path in [*audio["music"][1:], *audio["short"]]}
     own.add(frozenset([ids[audio["music"][0]], ids[audio["library"][0]]]))
+    assert left_out[::2] == [frozenset()] * (
+        len(left_out) // 2
+    )  # each is also searched for as one that is held
+    del left_out[::2]
     single = {without for without in left_out if without in own}
     assert len(single) > 4 and frozenset() not in left_out
     joined = set(left_out) - own  # 5 s of recordings of 2.5 s are several, one after the other

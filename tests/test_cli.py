@@ -27,9 +27,9 @@ from samaf.encoder import Encoder
 from samaf.index import Index
 from samaf.weights import DEFAULT_PATH, Weights
 
-FORCED = ["--ber", "1", "--max-evalue", "inf"]
-RESULT_KEYS = """query rank track_id path title ber evalue score elapsed_s query_start_s query_end_s track_start_s
-    track_end_s speed tempo pitch_cents""".split()
+FORCED = ["--min-probability", "0"]
+RESULT_KEYS = """query rank track_id path title ber evalue score probability log_odds copies_of bits wrong_bits
+    query_start_s query_end_s track_start_s track_end_s speed tempo pitch_cents coverage gaps elapsed_s""".split()
 
 
 class Ended:
@@ -166,6 +166,8 @@ def test_version(samaf: Callable[..., Ended]) -> None:
         (["search", "--ber", "1.5", "x.wav"], "--ber: 1.5 is not between 0 and 1"),
         (["search", "--ber", "nan", "x.wav"], "--ber"),
         (["search", "--ber", "low", "x.wav"], "--ber: 'low' is not a number"),
+        (["search", "--min-probability", "1", "x.wav"], "--min-probability: 1 is not from 0 to less than 1"),
+        (["search", "--prior", "0", "x.wav"], "--prior: 0 is not between 0 and 1, both excluded"),
         (["search", "--max-evalue", "0", "x.wav"], "--max-evalue: 0 is not above 0"),
         (["search", "--max-evalue", "-1", "x.wav"], "--max-evalue"),
         (["search", "--max-evalue", "nan", "x.wav"], "--max-evalue"),
@@ -252,8 +254,8 @@ def test_the_best_come_first_and_no_more_than_asked_for(
 ) -> None:
     records = samaf("search", "--db", library, "--json", *FORCED, "--top", 3, clip).records
     assert [r["rank"] for r in records] == list(range(1, len(records) + 1))
-    scores = [r["score"] for r in records]
-    assert scores == sorted(scores, reverse=True)
+    odds = [r["log_odds"] for r in records]
+    assert odds == sorted(odds, reverse=True)
     for r in records:  # at most three for any stretch of the clip
         middle = (r["query_start_s"] + r["query_end_s"]) / 2
         assert sum(other["query_start_s"] <= middle <= other["query_end_s"] for other in records) <= 3 + 1
@@ -265,7 +267,8 @@ def test_what_nothing_resembles_is_unknown(
     ended = samaf("search", "--db", library, "--json", "--max-evalue", "1e-12", stranger)
     assert ended.status == 1 and ended.complaints == []
     [record] = ended.records
-    assert sorted(record) == ["elapsed_s", "query", "track_id"] and record["track_id"] is None
+    assert sorted(record) == ["coverage", "elapsed_s", "gaps", "query", "track_id"]
+    assert record["track_id"] is None and record["coverage"] == 0.0 and record["gaps"][0][0] == 0.0
     assert "unknown" in samaf("search", "--db", library, "--max-evalue", "1e-12", stranger).out
 
 
@@ -277,8 +280,31 @@ def test_a_forced_search_always_answers(samaf: Callable[..., Ended], library: Pa
 def test_people_get_a_table(samaf: Callable[..., Ended], library: Path, clip: Path) -> None:
     ended = samaf("search", "--db", library, *FORCED, clip)
     assert ended.status == 0 and ended.err == ""
-    for text in ("clip.wav", "two", "in the track", "BER", "score"):
+    for text in (
+        "clip.wav",
+        "two",
+        "in the track",
+        "probability",
+        "BER",
+        "score",
+        "bits differ; so few do by chance",
+    ):
         assert text in ended.out
+
+
+def test_matches_are_drawn(samaf: Callable[..., Ended], library: Path, clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "pictures"
+    ended = samaf("search", "--db", library, "--json", *FORCED, "--top", 2, "--explain", folder, clip)
+    assert ended.status == 0 and ended.complaints == []
+    names = [f"clip-{rank}.png" for rank in range(1, len(ended.records) + 1)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert all((folder / name).read_bytes()[:4] == b"\x89PNG" and name in ended.err for name in names)
+    samaf("encode", "--hop", 0.1, "--confidence", "-o", tmp_path / "q.samaf", clip)
+    ended = samaf("search", "--db", library, *FORCED, "--explain", folder, tmp_path / "q.samaf")
+    assert ended.status == 2 and all("is not drawn" in text for text in ended.complaints)
+    (tmp_path / "file").write_text("")
+    ended = samaf("search", "--db", library, *FORCED, "--explain", tmp_path / "file" / "d", clip)
+    assert ended.status == 2 and len(ended.complaints) == 1 and "name another folder" in ended.err
 
 
 def test_fingerprint_files_are_clips_too(

@@ -12,7 +12,16 @@ from conftest import CHECKOUT
 from synth import RATE, tune, write
 
 from bench import copies
-from bench.copies import Copy, find_copies, high_band, low_band, probe_starts, read_copies, write_copies
+from bench.copies import (
+    ANYWHERE,
+    Copy,
+    find_copies,
+    high_band,
+    low_band,
+    probe_starts,
+    read_copies,
+    write_copies,
+)
 from bench.corpus import CorpusError
 
 
@@ -62,6 +71,15 @@ def test_a_part_in_another_piece_is_one(piece, other):
     assert found.share == pytest.approx(16 / 45, abs=0.03)
 
 
+def test_a_short_piece_is_found_among_akin_recordings(piece, other):
+    sounds = {"a": piece, "b": other.copy()}
+    sounds["b"][33 * RATE : 35 * RATE] = cut(piece, 14.7, 16.7)  # between the long probes
+    assert among(sounds) == []
+    [found] = find_copies(sounds, sounds.__getitem__, akin=[{"a", "b"}])
+    assert found.lag_s == pytest.approx(18.3, abs=0.002)
+    assert found.share < 0.1
+
+
 def test_the_same_backing_under_another_voice_is_one(piece):
     mixed = [piece + 0.8 * tune(50.0, seed=seed) for seed in (11, 12)]
     heights = copies.at_lag(*map(high_band, mixed), 0.0)
@@ -75,7 +93,7 @@ def test_tones_of_one_pitch_are_no_copies(piece, other):
     drone = 0.5 * np.sin(2 * np.pi * 110 * t).astype(np.float32)
     sounds = {"a": 0.2 * piece[: len(drone)] + drone, "b": 0.2 * other + drone}
     bands = [low_band(sound) for sound in sounds.values()]
-    assert list(copies._hits(bands, lambda *args: None))  # they agree in the low band
+    assert list(copies._hits(bands, copies.ANYWHERE, lambda *args: None))  # they agree in the low band
     assert among(sounds) == []
 
 
@@ -92,11 +110,11 @@ def test_seconds_are_compared_at_a_lag(piece):
 
 def test_silence_is_no_probe():
     noise = low_band(np.random.default_rng(0).standard_normal(45 * RATE).astype(np.float32))
-    assert probe_starts(noise) == [0, 10_000, 20_000, 30_000, 40_000]
+    assert probe_starts(noise, ANYWHERE) == [0, 10_000, 20_000, 30_000, 40_000]
     half = np.concatenate([noise[:15_000], np.zeros(25_000, np.float32)])
-    assert probe_starts(half) == [0, 10_000]
-    assert probe_starts(np.zeros(40_000, np.float32)) == []
-    assert probe_starts(np.zeros(100, np.float32)) == []
+    assert probe_starts(half, ANYWHERE) == [0, 10_000]
+    assert probe_starts(np.zeros(40_000, np.float32), ANYWHERE) == []
+    assert probe_starts(np.zeros(100, np.float32), ANYWHERE) == []
 
 
 def test_nothing_to_compare(piece):

@@ -98,7 +98,7 @@ def test_a_stored_hash_is_found_by_one_probe(large: Segment) -> None:
     assert hits == {(i, int(row), 0) for i, row in enumerate(rows)}
 
 
-def test_candidates_are_a_subset_of_the_scan_and_grow_with_probes(large: Segment) -> None:
+def test_resemblances_are_a_subset_of_the_scan_and_grow_with_probes(large: Segment) -> None:
     rows = np.flatnonzero(large.hashes.any(axis=1))[1::6000]
     queries, confidence = noisy(large, rows, 0.15)
     true = {(i, int(row)) for i, row in enumerate(rows)}

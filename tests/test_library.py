@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,11 @@ from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
 from samaf.library import SPEED_CLIP_S, _Restored, default_db
 from samaf.settings import check_hop
+from samaf.verdict import Limits
 from samaf.weights import DEFAULT_PATH, Weights
 
 RATE = 16000
-FORCED = {"ber": 1.0, "max_evalue": float("inf"), "top": 1}
+FORCED: dict[str, Any] = {"min_probability": 0.0, "top": 1}
 
 
 @pytest.fixture
@@ -530,7 +532,7 @@ def test_the_searcher_and_the_library_give_one_answer(stocked: Path) -> None:
             query = library.encoder.encode_query(samples)
             for limits in ({}, FORCED):
                 found = library.search(query, **limits)  # type: ignore[arg-type]
-                assert found == library.searcher.search(query, **limits)  # type: ignore[arg-type]
+                assert found == library.searcher.search(query, limits=Limits(**limits))  # type: ignore[arg-type]
                 assert bool(found) == (is_known or bool(limits))
 
 
@@ -542,7 +544,7 @@ def test_audio_its_fingerprint_and_the_file_of_it_give_one_answer(stocked: Path,
             clip = clip + np.float32(0.03) * rng.standard_normal(len(clip)).astype(np.float32)
             query = library.encoder.encode_query(clip)
             query.save(tmp_path / "q.samaf")
-            limits = {"ber": 1.0, "max_evalue": float("inf"), "speed": (1.0, 1.0)}
+            limits = {"min_probability": 0.0, "speed": (1.0, 1.0)}
             answers = [
                 library.search(asked, **limits)  # type: ignore[arg-type]
                 for asked in (

@@ -97,7 +97,9 @@ def test_block_errors_agree_with_numpy(seed: int, m: int, n: int, block: int) ->
 
 
 @pytest.mark.parametrize("probes", [1, 2**18])
-def test_candidates_are_all_places_a_few_weak_bits_away(monkeypatch: pytest.MonkeyPatch, probes: int) -> None:
+def test_resemblances_are_all_places_a_few_weak_bits_away(
+    monkeypatch: pytest.MonkeyPatch, probes: int
+) -> None:
     monkeypatch.setattr(rafs, "_PROBES", probes)
     rng = np.random.default_rng(3)
     system = Rafs(RafsParameters(weak_bits=3))

@@ -33,7 +33,7 @@ def test_the_python_example_finds_the_clip(
     monkeypatch.chdir(tmp_path)
     [code] = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
-    found = re.match(r"Song at (\d+\.\d) s, score \d", capsys.readouterr().out)
+    found = re.match(r"Song at (\d+\.\d) s: \d+\.\d%", capsys.readouterr().out)
     assert found and float(found[1]) == pytest.approx(6.2, abs=0.3)
 
 

@@ -14,8 +14,11 @@ from codes import Model, activations, fingerprint, noisy, stretched
 from samaf.errors import AudioError, MismatchError, ModelError, StoreError
 from samaf.fingerprint import Fingerprint
 from samaf.index import Index, TrackInfo
+from samaf.match import Match
 from samaf.search import SURE_SCORE, Searcher
-from samaf.verdict import CHANGED
+from samaf.verdict import CHANGED, Limits
+
+FORCED = Limits(min_probability=0.0, top=1)
 
 N_TRACKS = 12
 TRACK_S = 60.3
@@ -74,8 +77,8 @@ def test_an_unknown_clip_has_no_match_unless_forced(searcher: Searcher, model: M
     rng = np.random.default_rng(99)
     for _ in range(20):
         stranger = fingerprint(activations(5.0, rng), model.weights.model_id)
-        assert searcher.search(stranger, ber=0.35) == []
-        forced = searcher.search(stranger, ber=1.0, max_evalue=math.inf, top=1)
+        assert searcher.search(stranger) == []
+        forced = searcher.search(stranger, limits=FORCED)
         assert forced
         assert math.isfinite(forced[0].score)
 
@@ -86,9 +89,7 @@ def test_the_e_value_counts_false_matches(searcher: Searcher, model: Model) -> N
         [
             searcher.search(
                 fingerprint(activations(4.0, rng), model.weights.model_id),
-                ber=1.0,
-                max_evalue=math.inf,
-                top=1,
+                limits=FORCED,
             )[0].score
             for _ in range(150)
         ]
@@ -124,7 +125,7 @@ def test_a_long_query_gives_each_stretch_its_track(
     ]
     query = fingerprint(noisy(np.concatenate(parts), 0.3, rng), model.weights.model_id)
     starts_s = np.cumsum([0, *[len(p) for p in parts]]) / 10
-    matches = sorted(searcher.search(query, top=1), key=lambda m: m.query_start_s)
+    matches = sorted(searcher.search(query, limits=Limits(top=1)), key=lambda m: m.query_start_s)
     assert [m.path for m in matches] == ["/m/2.wav", "/m/7.wav", "/m/2.wav"]
     for match, k, track_start_s in zip(matches, (1, 3, 4), (10.0, 0.0, 40.0), strict=True):
         assert match.query_start_s == pytest.approx(starts_s[k], abs=1.6)
@@ -137,7 +138,9 @@ def test_a_long_query_gives_each_stretch_its_track(
 def test_a_query_longer_than_the_track(searcher: Searcher, model: Model, tracks: list[np.ndarray]) -> None:
     rng = np.random.default_rng(12)
     values = np.concatenate([activations(9.0, rng), tracks[4], activations(8.0, rng)])
-    [match] = searcher.search(fingerprint(noisy(values, 0.3, rng), model.weights.model_id), top=1)
+    [match] = searcher.search(
+        fingerprint(noisy(values, 0.3, rng), model.weights.model_id), limits=Limits(top=1)
+    )
     assert match.path == "/m/4.wav"
     assert match.track_start_s == pytest.approx(0.0, abs=1.2)
     assert match.track_end_s == pytest.approx(TRACK_S, abs=1.2)
@@ -157,7 +160,7 @@ def test_a_recording_stored_twice_gives_two_answers(
         searcher = Searcher(index, model.weights)
         query = clip(model, tracks[0], 77, 60)
         assert {m.path for m in searcher.search(query)} == {"/m/a", "/m/b"}
-        assert len(searcher.search(query, top=1)) == 1
+        assert len(searcher.search(query, limits=Limits(top=1))) == 1
         index.remove([searcher.search(query)[0].track_id])
         assert len(searcher.search(query)) == 1
 
@@ -240,17 +243,27 @@ def test_a_long_match_is_one_match(model: Model, tmp_path: Path) -> None:
         assert match.track_end_s == pytest.approx(600.0, abs=3.0)
 
 
-def test_judgements_are_what_matches_are_made_of(
+def test_resemblances_are_what_matches_are_made_of(
     searcher: Searcher, model: Model, tracks: list[np.ndarray]
 ) -> None:
     query = clip(model, tracks[0], 103, 60)
     [match] = searcher.search(query)
-    judged = searcher.judgements(query)
-    assert len(judged) > 1  # those that chance gives among them
-    best = min(judged, key=lambda one: one.log10_evalue)
+    found = searcher.resembled(query)
+    assert len(found) > 1  # those that chance gives among them
+    like = min(found, key=lambda one: one.worth.log10_evalue)
+    assert like.match == replace(match, probability=math.nan, log_odds=math.nan)
+    assert len(like.meets_s) == len(like.stored)
+    assert np.diff(like.meets_s) == pytest.approx(1.0, abs=0.11)
+    judged = [one.worth for one in found]
+    best = like.worth
     assert match.score == pytest.approx(-best.log10_evalue)
     assert best.evidence == max(one.evidence for one in judged)
     assert best.known_s == pytest.approx(7.0, abs=1.0)
+
+
+def told(match: Match) -> Match:
+    """A match with rounded odds: rivals that are not worth looking at change them in the fourth digit."""
+    return replace(match, log_odds=round(match.log_odds, 2), probability=round(match.probability, 2))
 
 
 @pytest.mark.parametrize("seconds", [2, 5, 40])
@@ -261,9 +274,9 @@ def test_a_limit_only_leaves_out_what_is_above_it(
     found = 0
     for k in range(12):
         query = clip(model, tracks[k], 10 * k, 10 * seconds, noise=1.0 + k / 6, seed=k)
-        whole = searcher.search(query, ber=1.0, max_evalue=math.inf)
-        within = searcher.search(query, ber=1.0, max_evalue=1e-2)
-        assert within == [match for match in whole if match.evalue <= 1e-2]
+        whole = searcher.search(query, limits=Limits(min_probability=0.0))
+        within = searcher.search(query, limits=Limits(min_probability=0.0, max_evalue=1e-2))
+        assert [told(match) for match in within] == [told(match) for match in whole if match.evalue <= 1e-2]
         found += len(within)
     assert 3 <= found <= 14
 
@@ -284,8 +297,11 @@ def test_progress_tells_seconds_of_the_clip(
 def test_wrong_arguments_are_refused(searcher: Searcher, model: Model, tracks: list[np.ndarray]) -> None:
     query = clip(model, tracks[0], 0, 41)
     for wrong in ({"max_evalue": 0.0}, {"ber": 1.5}, {"top": 0}):
-        with pytest.raises(ValueError, match="must be above 0"):
-            searcher.search(query, **wrong)
+        with pytest.raises(ValueError, match="max_evalue above 0"):
+            searcher.search(query, limits=Limits(**wrong))  # type: ignore[arg-type]
+    for wrong in ({"min_probability": 1.0}, {"min_probability": -0.1}, {"prior": 0.0}, {"prior": 1.0}):
+        with pytest.raises(ValueError, match="prior between 0 and 1"):
+            Limits(**wrong)  # type: ignore[arg-type]
 
 
 # -- other speeds ------------------------------------------------------------------------------------------------------
@@ -331,7 +347,7 @@ def test_the_speed_is_that_of_the_best_sketch(
     assert restored.asked == ["sketch"] * 3 + [1.1]
     assert (match.path, match.speed, match.tempo) == ("/m/2.wav", 1.1, 1.0)
     [plain] = searcher.search(good)
-    worth = max(searcher.judgements(good), key=lambda one: -one.log10_evalue)
+    worth = min((one.worth for one in searcher.resembled(good)), key=lambda one: one.log10_evalue)
     [tail] = searcher.verdict.tails
     rarer = tail.log10_evalue(worth.evidence, worth.known_s, worth.log10_tests + CHANGED)
     assert match.score == pytest.approx(-rarer)
@@ -467,16 +483,16 @@ def test_without_hides_tracks_as_removal_does(
     ids = empty.add([(TrackInfo(f"/m/{k}"), fingerprint(t, model_id, step=10)) for k, t in enumerate(stored)])
     searcher = Searcher(empty, model.weights)
     query = clip(model, tracks[0], 103, 10 * seconds)
-    limits = {"ber": 1.0, "max_evalue": 1e3}
-    whole = searcher.search(query, **limits)  # type: ignore[arg-type]
+    limits = Limits(min_probability=0.0)
+    whole = searcher.search(query, limits=limits)
     assert [match.track_id for match in whole[:2]] == [ids[0], ids[2]]
-    assert searcher.search(query, **limits, without=[999]) == whole  # type: ignore[arg-type]
-    hidden = searcher.search(query, **limits, without=[ids[0], ids[4]])  # type: ignore[arg-type]
-    judged = searcher.judgements(query, without={ids[0], ids[4]})
+    assert searcher.search(query, limits=limits, without=[999]) == whole
+    hidden = searcher.search(query, limits=limits, without=[ids[0], ids[4]])
+    judged = [one.worth for one in searcher.resembled(query, without={ids[0], ids[4]})]
     assert hidden[0].track_id == ids[2]
     empty.remove([ids[0], ids[4]])
-    assert searcher.search(query, **limits) == hidden  # type: ignore[arg-type]
-    assert searcher.judgements(query) == judged
+    assert searcher.search(query, limits=limits) == hidden
+    assert [one.worth for one in searcher.resembled(query)] == judged
     assert searcher.search(query, without=ids) == []
 
 
@@ -484,3 +500,48 @@ def test_ids_that_cannot_be(empty: Index) -> None:
     assert empty.remove([-1, 0, 1 << 63, 1 << 70]) == 0
     with pytest.raises(StoreError, match="no track -1"):
         empty.track(-1)
+
+
+# -- several at once ---------------------------------------------------------------------------------------------------
+
+
+def test_recordings_that_sound_at_once_are_both_told(
+    searcher: Searcher, model: Model, tracks: list[np.ndarray]
+) -> None:
+    mixed = tracks[1][100:201] + tracks[8][207:308]
+    found = searcher.search(fingerprint(mixed, model.weights.model_id))
+    assert {match.path for match in found} == {"/m/1.wav", "/m/8.wav"}
+    for match in found:
+        assert match.probability > 0.99 and match.copies_of is None
+        assert match.wrong_bits / match.bits == pytest.approx(match.ber, abs=0.02)
+    assert found.gaps == [] and found.coverage == 1.0
+
+
+def test_recordings_one_after_the_other_are_told_with_what_lies_between(
+    searcher: Searcher, model: Model, tracks: list[np.ndarray]
+) -> None:
+    rng = np.random.default_rng(21)
+    parts = [tracks[3][100:200], activations(7.0, rng)[:70], tracks[6][50:150], tracks[3][100:200]]
+    found = searcher.search(fingerprint(noisy(np.concatenate(parts), 0.3, rng), model.weights.model_id))
+    told = sorted((match.query_start_s, match.query_end_s, match.path) for match in found)
+    assert [path for *_, path in told] == ["/m/3.wav", "/m/6.wav", "/m/3.wav"]
+    for (start_s, end_s, _), (true_start_s, true_end_s) in zip(
+        told, ((0.0, 10.0), (17.0, 27.0), (27.0, 37.0)), strict=True
+    ):
+        assert start_s == pytest.approx(true_start_s, abs=1.5) and end_s == pytest.approx(true_end_s, abs=1.9)
+    [gap] = [gap for gap in found.gaps if gap[1] - gap[0] > 4.0]
+    assert gap[0] == pytest.approx(10.0, abs=1.9) and gap[1] == pytest.approx(17.0, abs=1.5)
+
+
+@pytest.mark.parametrize("off", [0, 4])
+def test_copies_are_told_as_such_wherever_their_grids_lie(
+    empty: Index, model: Model, tracks: list[np.ndarray], off: int
+) -> None:
+    model_id = model.weights.model_id
+    again = noisy(tracks[0], 0.2, np.random.default_rng(3))[off:]
+    stored = [tracks[0], again, *tracks[1:8]]
+    ids = empty.add([(TrackInfo(f"/m/{k}"), fingerprint(t, model_id, step=10)) for k, t in enumerate(stored)])
+    found = Searcher(empty, model.weights).search(clip(model, tracks[0], 103, 60, noise=0.3))
+    assert {match.track_id for match in found} == set(ids[:2])
+    assert found[0].copies_of is None and found[1].copies_of == found[0].track_id
+    assert all(match.probability > 0.99 for match in found)

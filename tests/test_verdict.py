@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 from samaf.alignment import Line
 from samaf.errors import ModelError
 from samaf.hamming import pack
+from samaf.match import CHANGED_TEMPO, Match
 from samaf.query import Query
+from samaf.rarity import LEAST_SEEN, Tail
+from samaf.resemblance import LEAST_SCORE, Judgement, Resemblance, related
 from samaf.stretch import Stretch, best_stretch
-from samaf.verdict import (
-    CHANGED,
-    CHANGED_TEMPO,
-    LEAST_SEEN,
-    Judgement,
-    Match,
-    Tail,
-    Verdict,
-    decide,
-    power_of_ten,
-)
+from samaf.verdict import CHANGED, Limits, Odds, Verdict, decide, log_odds_of, power_of_ten
 
 MODEL = Model.make()
 VERDICT = Verdict(MODEL.weights, 128, 1.0)
@@ -176,6 +169,7 @@ def test_less_agreement_than_chance_is_no_evidence(track: np.ndarray) -> None:
         -np.abs(query.signed[::10]).sum(axis=1, dtype=float),
         0.0,
         1.0,
+        6 * 128,
     )
     assert judge(query, everything, 5000).evidence == 0.0
 
@@ -280,26 +274,90 @@ def test_e_values_stay_finite() -> None:
 
 
 def test_a_match_is_json() -> None:
-    record = json.loads(json.dumps(resembled(1, 3.0).to_json(), allow_nan=False))
-    assert Match(**record) == resembled(1, 3.0)
+    match = replace(resembled(1, 3.0), probability=0.9, log_odds=0.954)
+    assert Match(**json.loads(json.dumps(match.to_json(), allow_nan=False))) == match
+
+
+# -- odds and relations -----------------------------------------------------------------------------------------------
+
+ODDS = Odds(-1.0, 1.5, -0.5, -0.3)
+ANY = Limits(min_probability=0.0)
+RNG = np.random.default_rng(12)
+
+
+def resemblance(
+    match: Match, hashes: np.ndarray | None = None, *, off_s: float = 0.0, share: float = 1.0
+) -> Resemblance:
+    """A match as it is found, rows a second apart from its start; by default of audio like no other."""
+    meets_s = np.arange(match.query_start_s, match.query_end_s) + off_s
+    stored = RNG.integers(0, 2**64, (len(meets_s), 2), np.uint64) if hashes is None else hashes
+    worth = Judgement(9.0, 10.0, share, len(meets_s), 5.0, (0.0,), -match.score)
+    return Resemblance(match, worth, meets_s, stored[: len(meets_s)])
+
+
+def spoilt(hashes: np.ndarray, ber: float) -> np.ndarray:
+    """Hashes with some bits flipped."""
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
+    return np.packbits(bits ^ (RNG.random(bits.shape) < ber), axis=1).view(np.uint64)
+
+
+def test_odds_rise_with_the_score_and_fall_with_what_is_expected_and_with_rivals() -> None:
+    def alone(score: float, expected: float = 10.0, rival: float = LEAST_SCORE) -> float:
+        return ODDS.alone(Judgement(0.0, expected, 1.0, 1.0, 5.0, (0.0,), -score), rival)
+
+    assert alone(2.0) == pytest.approx(-1.0 + 3.0 - 0.5 + 0.6)
+    assert alone(3.0) - alone(2.0) == pytest.approx(1.5)
+    assert alone(9.0) - alone(8.0) == pytest.approx(1.0)  # more than calibration sees
+    assert alone(-5.0) == pytest.approx(alone(-2.0) - 3.0)
+    assert alone(2.0, 100.0) == pytest.approx(alone(2.0) - 0.5)
+    assert alone(2.0, rival=1.0) == pytest.approx(alone(2.0) - 0.9)
+    assert alone(2.0, rival=50.0) == alone(2.0, rival=3.0)
+    assert alone(2.0, rival=-50.0) == alone(2.0)
+
+
+def test_copies_on_one_grid_are_told_by_their_hashes() -> None:
+    hashes = RNG.integers(0, 2**64, (5, 2), np.uint64)
+    one = resemblance(resembled(1, 9.0), hashes)
+    for ber, copies in ((0.0, True), (0.15, True), (0.35, False), (0.5, False)):
+        other = resemblance(resembled(2, 9.0), spoilt(hashes, ber), off_s=0.1)
+        assert related(one, other).copies is related(other, one).copies is copies
+    assert related(one, resemblance(resembled(2, 9.0), hashes)).together > 0.9
+    # one of them begins in the middle of the other
+    late = resemblance(resembled(2, 9.0, 3.0, 5.0), hashes[3:])
+    assert related(one, late).copies and related(late, one).copies
+
+
+def test_copies_between_grids_are_told_by_how_well_each_explains_the_clip() -> None:
+    def pair(ber: float, share: float) -> tuple[Resemblance, Resemblance]:
+        return (
+            resemblance(resembled(1, 9.0, ber=0.1)),
+            resemblance(resembled(2, 9.0, ber=ber), off_s=0.4, share=share),
+        )
+
+    assert related(*pair(0.12, 0.97)).copies and related(*reversed(pair(0.12, 0.97))).copies
+    assert not related(*pair(0.25, 0.6)).copies  # it explains less of the clip
+    both = related(*pair(0.42, 0.97))  # both cannot be near it, unless they sound at once
+    assert not both.copies and both.alike > 1.0
 
 
 # -- which matches stand ----------------------------------------------------------------------------------------------
 
 
-def decided(*found: Match, max_evalue: float = math.inf, top: int = 5) -> list[tuple[int, float]]:
-    matches = decide(list(found), ber=1.0, max_evalue=max_evalue, top=top)
+def decided(*found: Match, limits: Limits = ANY) -> list[tuple[int, float]]:
+    matches = decide([resemblance(match) for match in found], ODDS, limits)
     assert all(match.evalue == pytest.approx(10.0**-match.score) for match in matches)
+    assert all(match.log_odds == pytest.approx(log_odds_of(match.probability)) for match in matches)
     return [(match.track_id, round(match.score, 6)) for match in matches]
 
 
 def test_each_stretch_has_its_best_tracks() -> None:
     assert decided() == []
     assert decided(resembled(2, 1.0), resembled(1, 3.0)) == [(1, 3.0), (2, 1.0)]
-    assert decided(resembled(2, 1.0), resembled(1, 3.0), top=1) == [(1, 3.0)]
+    one = Limits(min_probability=0.0, top=1)
+    assert decided(resembled(2, 1.0), resembled(1, 3.0), limits=one) == [(1, 3.0)]
     # elsewhere in the query
-    assert decided(resembled(1, 3.0), resembled(2, 2.0, 5.0, 10.0), top=1) == [(1, 3.0), (2, 2.0)]
-    assert decided(resembled(1, 3.0), resembled(1, 2.0, 5.0, 10.0), top=1) == [(1, 3.0), (1, 2.0)]
+    assert decided(resembled(1, 3.0), resembled(2, 2.0, 5.0, 10.0), limits=one) == [(1, 3.0), (2, 2.0)]
+    assert decided(resembled(1, 3.0), resembled(1, 2.0, 5.0, 10.0), limits=one) == [(1, 3.0), (1, 2.0)]
 
 
 def test_a_track_matches_a_stretch_once() -> None:
@@ -309,9 +367,68 @@ def test_a_track_matches_a_stretch_once() -> None:
 
 
 def test_limits_hold() -> None:
-    assert decided(resembled(1, 3.0), resembled(2, 1.9), max_evalue=1e-2) == [(1, 3.0)]
-    found = [resembled(1, 3.0, ber=0.35), resembled(2, 2.0, ber=0.36)]
-    assert [match.track_id for match in decide(found, ber=0.35, max_evalue=math.inf, top=5)] == [1]
+    found = [resembled(1, 3.0, ber=0.35), resembled(2, 1.9, 5.0, 10.0, ber=0.36)]
+    assert decided(*found, limits=Limits(min_probability=0.0, max_evalue=1e-2)) == [(1, 3.0)]
+    assert decided(*found, limits=Limits(min_probability=0.0, ber=0.35)) == [(1, 3.0)]
+    assert decided(*found, limits=Limits(min_probability=0.99)) == [(1, 3.0)]
+    assert decided(*found, limits=Limits(prior=1e-6)) == []
+
+
+def test_a_match_by_itself_has_its_own_odds() -> None:
+    [match] = decide([resemblance(resembled(1, 2.0))], ODDS, ANY)
+    assert match.log_odds == pytest.approx(-1.0 + 3.0 - 0.5 + 0.6)
+    [prior] = decide([resemblance(resembled(1, 2.0))], ODDS, Limits(min_probability=0.0, prior=0.1))
+    assert prior.log_odds == pytest.approx(match.log_odds - math.log10(9.0))
+    [sure] = decide([resemblance(resembled(1, 400.0))], ODDS, ANY)
+    assert sure.probability == 1.0 and 395.0 < sure.log_odds < 405.0
+
+
+def test_alternatives_share_what_is_likely() -> None:
+    """One of them is right at most, unless both sound at once."""
+    equal = decide([resemblance(resembled(k, 2.0), share=s) for k, s in ((1, 1.0), (2, 0.6))], ODDS, ANY)
+    assert equal[0].probability == pytest.approx(equal[1].probability, abs=1e-6)
+    assert 0.4 < equal[0].probability < 0.65
+    better, worse = decide(
+        [resemblance(resembled(1, 9.0)), resemblance(resembled(2, 2.0), share=0.6)], ODDS, ANY
+    )
+    assert (better.track_id, worse.track_id) == (1, 2)
+    assert better.probability > 0.99 and worse.probability < 0.4
+    mixed = decide(
+        [resemblance(resembled(k, 9.0), off_s=k / 3, share=0.5 + k / 4) for k in (0, 1)], ODDS, ANY
+    )
+    assert all(match.probability > 0.99 and match.copies_of is None for match in mixed)
+
+
+def test_copies_are_no_rivals() -> None:
+    hashes = RNG.integers(0, 2**64, (5, 2), np.uint64)
+    alone = decide([resemblance(resembled(1, 2.5), hashes)], ODDS, ANY)[0]
+    copies = decide(
+        [resemblance(resembled(k, 3.5 - 0.5 * k), spoilt(hashes, 0.03)) for k in (2, 0, 1)], ODDS, Limits()
+    )
+    assert [match.track_id for match in copies] == [0, 1, 2]
+    assert [match.copies_of for match in copies] == [None, 0, 0]
+    assert all(match.probability > alone.probability - 0.02 for match in copies)
+
+
+@given(st.lists(st.floats(-2, 9), min_size=2, max_size=5), st.floats(0.3, 1.1), st.integers(0, 2**32))
+def test_the_answer_moves_as_its_scores_do(scores: list[float], share: float, seed: int) -> None:
+    """A small step of one score is a small step of all probabilities."""
+    rng = np.random.default_rng(seed)
+    stored = rng.integers(0, 2**64, (len(scores), 5, 2), np.uint64)
+
+    def answer(first: float) -> np.ndarray:
+        found = [
+            resemblance(resembled(k, score), stored[k], off_s=0.3 * k, share=1.0 if k else share)
+            for k, score in enumerate([first, *scores[1:]])
+        ]
+        told = {match.track_id: match.probability for match in decide(found, ODDS, ANY)}
+        return np.array([told[k] for k in range(len(scores))])
+
+    steps = np.array([answer(scores[0] + d) for d in np.linspace(0.0, 1.0, 41)])
+    assert np.abs(np.diff(steps, axis=0)).max() < 0.06
+    assert (
+        steps[-1, 0] > steps[0, 0] - 0.05
+    )  # its own rises, or falls a little with those that it goes together with
 
 
 SPANS = st.tuples(st.integers(0, 20), st.integers(1, 9))
@@ -321,7 +438,7 @@ SPANS = st.tuples(st.integers(0, 20), st.integers(1, 9))
     st.lists(st.tuples(st.integers(1, 4), st.floats(-2, 9), SPANS, st.booleans()), max_size=14),
     st.integers(1, 3),
 )
-def test_the_decision_is_that_of_the_definition(
+def test_no_stretch_has_more_matches_than_asked_for(
     drawn: list[tuple[int, float, tuple[int, int], bool]], top: int
 ) -> None:
     found = [
@@ -334,12 +451,10 @@ def test_the_decision_is_that_of_the_definition(
         lengths = (a.query_end_s - a.query_start_s, b.query_end_s - b.query_start_s)
         return shared > 0.5 * min(lengths)
 
-    kept: list[Match] = []
-    for match in sorted(found, key=lambda match: -match.score):
-        over = [other for other in kept if overlap(other, match)]
-        is_good = match.ber <= 0.35 and match.evalue <= 1e-1
-        if is_good and len(over) < top and all(other.track_id != match.track_id for other in over):
-            kept.append(match)
-    assert decide(found, ber=0.35, max_evalue=1e-1, top=top) == kept
+    limits = Limits(min_probability=0.2, ber=0.35, max_evalue=1e-1, top=top)
+    kept = decide([resemblance(match) for match in found], ODDS, limits)
+    assert [match.log_odds for match in kept] == sorted((match.log_odds for match in kept), reverse=True)
     for i, match in enumerate(kept):
-        assert not any(overlap(match, other) for other in kept[:i] if other.track_id == match.track_id)
+        assert match.ber <= 0.35 and match.evalue <= 1e-1 and match.probability >= 0.2
+        over = [other for other in kept[:i] if overlap(match, other)]
+        assert len(over) < top and all(other.track_id != match.track_id for other in over)

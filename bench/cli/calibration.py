@@ -41,10 +41,11 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "calibration",
-        help="hold E-values against what they promise",
-        description="Put clips to samaf while the recordings they were cut from count as not stored, and compare how "
-        "many reach an E-value with how many are due. Raw answers go to a folder, a page beside them; what was stopped "
-        "goes on with the same command.",
+        help="hold E-values and probabilities against what they promise",
+        description="Put clips to samaf as they are, and once more while the recordings they were cut from count as "
+        "not stored. Compare how many of these reach an E-value with how many are due, and how many answers are right "
+        "with how likely they were said to be. Raw answers go to a folder, a page beside them; what was stopped goes "
+        "on with the same command.",
         epilog=_EXAMPLES,
     )
     add_data(parser)
@@ -113,13 +114,16 @@ def run(args: argparse.Namespace) -> int:
             note=bars.note,
         )
     found = calibration_report.cells(lines, args.seed)
-    page = calibration_report.write(found, calibration.read_setting(out), command_line(), out)
+    trusted = calibration_report.reliabilities(lines, args.seed)
+    page = calibration_report.write(found, trusted, calibration.read_setting(out), command_line(), out)
     if args.json:
-        for cell in found:
-            print_json(cell.to_json())
+        for each in (*found, *trusted):
+            print_json(each.to_json())
     else:
         for of_library in calibration_report.by_library(found):
             _show(calibration_report.table(of_library))
+        for one in trusted:
+            _show(calibration_report.reliability_table(one))
     say(f"the report is {page}")
     return DONE
 

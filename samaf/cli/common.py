@@ -126,6 +126,22 @@ def share(text: str) -> float:
     return value
 
 
+def chance(text: str) -> float:
+    """Read a number from 0 up to, but not, 1."""
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to less than 1")
+    return value
+
+
+def between(text: str) -> float:
+    """Read a number between 0 and 1, neither included."""
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1, both excluded")
+    return value
+
+
 def positive(text: str) -> float:
     """Read a number above 0, "inf" included."""
     value = _number(text)

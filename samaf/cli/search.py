@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samaf import settings
@@ -13,6 +15,8 @@ from samaf.cli.common import (
     NO_MATCH,
     add_db,
     add_json,
+    between,
+    chance,
     clock,
     complain,
     console,
@@ -24,12 +28,13 @@ from samaf.cli.common import (
     share,
     speeds,
 )
-from samaf.errors import AudioError, FingerprintError, MismatchError
+from samaf.errors import AudioError, FingerprintError, MismatchError, SamafError, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from samaf.verdict import Match
+    from samaf.library import Library
+    from samaf.match import Match, Matches
 
 LONG_S = 60.0
 """Clips longer than this show how far their search is."""
@@ -39,7 +44,8 @@ examples:
   samaf search recording.wav
   samaf search --json --top 1 clips/*.mp3 > answers.jsonl
   samaf search --max-evalue 1e-9 broadcast.flac       only what cannot be chance
-  samaf search --ber 1 --max-evalue inf noisy.wav     the best candidate, however bad
+  samaf search --min-probability 0 noisy.wav          the best candidate, however bad
+  samaf search --explain pictures recording.wav       a picture of each match
 """
 
 
@@ -56,18 +62,32 @@ def add_parser(commands: Any) -> None:
     add_db(parser)
     parser.add_argument("--model", metavar="FILE", help="the model of the index, if its file has moved")
     parser.add_argument(
-        "--ber",
-        type=share,
-        default=settings.BER,
-        metavar="X",
-        help="largest bit error rate of a match (default %(default)g)",
+        "--min-probability",
+        type=chance,
+        default=settings.MIN_PROBABILITY,
+        metavar="P",
+        help="least probability of a match (default %(default)g; 0: always answer)",
+    )
+    parser.add_argument(
+        "--prior",
+        type=between,
+        default=settings.PRIOR,
+        metavar="P",
+        help="chance that a clip holds something of the library, before it is searched for (default %(default)g)",
     )
     parser.add_argument(
         "--max-evalue",
         type=positive,
         default=settings.MAX_EVALUE,
         metavar="X",
-        help="largest expected number of false matches this good (default %(default)g; inf: any)",
+        help="largest expected number of matches this good by chance (default: any)",
+    )
+    parser.add_argument(
+        "--ber",
+        type=share,
+        default=settings.BER,
+        metavar="X",
+        help="largest bit error rate of a match (default: any)",
     )
     parser.add_argument(
         "--top",
@@ -85,6 +105,11 @@ def add_parser(commands: Any) -> None:
             *settings.SPEED
         ),
     )
+    parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="draw a picture of each match: clip and track, their hashes, and the bits that differ",
+    )
     parser.add_argument("--exhaustive", action="store_true", help="compare with every position of the index")
     add_json(parser, "one JSON object per clip and match on stdout")
     parser.set_defaults(run=run)
@@ -101,8 +126,10 @@ def run(args: argparse.Namespace) -> int:
             try:
                 matches = library.search(
                     clip,
-                    ber=args.ber,
+                    min_probability=args.min_probability,
+                    prior=args.prior,
                     max_evalue=args.max_evalue,
+                    ber=args.ber,
                     top=args.top,
                     exhaustive=args.exhaustive,
                     speed=args.speed,
@@ -115,9 +142,33 @@ def run(args: argparse.Namespace) -> int:
             elapsed_s = round(time.perf_counter() - start, 6)
             found = found or bool(matches)
             (_print_json if args.json else _print_table)(clip, matches, elapsed_s)
+            if args.explain is not None and not _drawn(library, clip, matches, Path(args.explain)):
+                failed = True
     if failed:
         return FAILED
     return DONE if found else NO_MATCH
+
+
+def _drawn(library: Library, clip: str, matches: list[Match], folder: Path) -> bool:
+    """Draw the matches of a clip; false if one could not be."""
+    from samaf.picture import draw
+
+    whole = True
+    for rank, match in enumerate(matches, start=1):
+        out = folder / f"{Path(clip).stem}-{rank}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(library.encoder, clip, match, out)
+        except OSError as error:
+            raise SamafError(
+                f"{shown(folder)}: cannot be made ({error.strerror}); name another folder"
+            ) from None
+        except AudioError as error:
+            complain(f"match {rank} of {shown(clip)} is not drawn: {error}")
+            whole = False
+            continue
+        console(stderr=True).print(f"drew {plain(str(out))}", highlight=False)
+    return whole
 
 
 class _Bar:
@@ -148,14 +199,19 @@ class _Bar:
             self.__exit__()
 
 
-def _print_json(clip: str, matches: list[Match], elapsed_s: float) -> None:
+def _print_json(clip: str, matches: Matches, elapsed_s: float) -> None:
+    of_clip = {
+        "coverage": round(matches.coverage, 4),
+        "gaps": [[round(at_s, 3) for at_s in gap] for gap in matches.gaps],
+        "elapsed_s": elapsed_s,
+    }
     for rank, match in enumerate(matches, start=1):
-        print_json({"query": clip, "rank": rank, **match.to_json(), "elapsed_s": elapsed_s})
+        print_json({"query": clip, "rank": rank, **match.to_json(), **of_clip})
     if not matches:
-        print_json({"query": clip, "track_id": None, "elapsed_s": elapsed_s})
+        print_json({"query": clip, "track_id": None, **of_clip})
 
 
-def _print_table(clip: str, matches: list[Match], elapsed_s: float) -> None:
+def _print_table(clip: str, matches: Matches, elapsed_s: float) -> None:
     from rich import box
     from rich.table import Table
 
@@ -163,32 +219,65 @@ def _print_table(clip: str, matches: list[Match], elapsed_s: float) -> None:
     if not matches:
         out.print(f"[bold]{plain(clip)}[/]: [yellow]unknown[/] ({elapsed_s:.2f} s)")
         return
-    out.print(f"[bold]{plain(clip)}[/]: [green]{plain(matches[0].title)}[/] ({elapsed_s:.2f} s)")
+    best = matches[0]
+    out.print(f"[bold]{plain(clip)}[/]: [green]{plain(best.title)}[/] ({elapsed_s:.2f} s)")
+    out.print(f"  {_why(best)}", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("title", overflow="fold")
-    for name in ("in the clip", "in the track", "BER", "score", "played"):
+    for name in ("in the clip", "in the track", "probability", "BER", "score"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("file", overflow="fold", style="dim")
+    titles = {match.track_id: match.title for match in matches}
     for match in matches:
+        same = "" if match.copies_of is None else f" [dim](same audio as {plain(titles[match.copies_of])})[/]"
         table.add_row(
-            plain(match.title),
+            plain(match.title) + same,
             f"{clock(match.query_start_s)} - {clock(match.query_end_s)}",
             f"{clock(match.track_start_s)} - {clock(match.track_end_s)}",
+            _probability(match),
             f"{match.ber:.3f}",
             f"{match.score:.1f}",
-            _played(match),
             plain(match.path),
         )
     out.print(table)
+    if matches.gaps:
+        parts = ", ".join(f"{clock(start_s)} - {clock(end_s)}" for start_s, end_s in matches.gaps)
+        out.print(
+            f"  {matches.coverage:.0%} of the clip is covered; nothing is known of {parts}", highlight=False
+        )
+
+
+def _why(match: Match) -> str:
+    """What a match rests on, in one line."""
+    if match.score <= 0:
+        chance = "so few do by chance in every search of this library"
+    elif match.score < 6:
+        searches = 10.0**match.score
+        digits = max(0, int(match.score) - 1)
+        chance = f"so few do by chance in one of {round(searches, -digits):,.0f} searches of this library"
+    else:
+        chance = f"so few do by chance in one of 10^{match.score:.0f} searches of this library"
+    return f"{match.wrong_bits:,} of {match.bits:,} bits differ; {chance}; played {_played(match)}"
+
+
+def _probability(match: Match) -> str:
+    """Rounded down, so that only what is certain looks so."""
+    if match.log_odds >= 4:
+        return "> 99.99 %"
+    return (
+        f"{math.floor(10_000 * match.probability) / 100:.2f} %"
+        if match.log_odds >= 2
+        else f"{match.probability:.1%}"
+    )
 
 
 def _played(match: Match) -> str:
     """How the clip differs from the track, in as few words as there are differences."""
     parts = []
     if abs(match.speed - 1) >= 0.0005:
-        parts.append(f"speed {match.speed:.3f}")
+        parts.append(f"at speed {match.speed:.3f}")
     if abs(match.tempo - 1) >= 0.0005:
-        parts.append(f"tempo {match.tempo:.3f}")
+        parts.append(f"at tempo {match.tempo:.3f}")
     if abs(match.pitch_cents) >= 0.5:
-        parts.append(f"pitch {match.pitch_cents:+.0f} cents")
-    return ", ".join(parts) or "as is"
+        parts.append(f"at a pitch {match.pitch_cents:+.0f} cents off")
+    return " and ".join(parts) or "as it is"

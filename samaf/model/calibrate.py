@@ -8,7 +8,8 @@ through the real encoder and the real search:
 - background: runs of the library's hashes;
 - kinds: which of the kinds of recordings given a clip is of, told from its bits;
 - tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and for
-  each kind the rate and constant of the E-value with which the shares of clips that reach it are those due.
+  each kind the rate and constant of the E-value with which the shares of clips that reach it are those due;
+- odds: how often the best answer is right, of as many clips whose recordings the library holds as it does not.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from samaf.errors import AudioError, ModelError, shown
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.hamming import unpack
 from samaf.index import Index, TrackInfo
-from samaf.kinds import mean_bits
 from samaf.model.augment import Sources, distort
 from samaf.query import Query, Reliability, signed_weights
+from samaf.rarity import LEAST_SEEN, LN_10, Tail, log10_of_kinds, mean_bits
+from samaf.resemblance import LEAST_SCORE, Judgement, Resemblance
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S, processors
 from samaf.stretch import agreement
-from samaf.verdict import LN_10, Judgement, Tail
 from samaf.weights import Weights
 
 HOPS_S = (0.5, 1.0)
@@ -58,12 +59,14 @@ DISTORTED = 0.7
 """Share of the clips that are distorted."""
 MOST_FITTED = 12
 """Stretches of a clip that are held against each other in the fit."""
-KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 """Known seconds at which rate and constant are fitted."""
 LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
 """E-values at which the shares of clips that reach them are held against those due."""
-STIFFNESS = 5.0
+STIFFNESS = 1.0
 """How much the fit minds a rate, or a begin of the tail, that bends over the logarithm of the seconds."""
+ODDS_RIDGE = 0.1
+"""The same for odds: a few clips that are all answered rightly leave them finite."""
 RIDGE = 3.0
 """Penalty on the squares of the weights that tell kinds apart: there are many clips, but of few recordings."""
 
@@ -149,17 +152,24 @@ def calibrate(
         drawn = _there(
             pool.map(lambda which: _unknown(encoder, recordings, strange, which, seed, steps), wanted)
         )
-        begin = replace(base, calibration=known | _flat(base.bits))
+        kinds = range(len(held_out))
+        reliability = Reliability(*known["reliability"])
+        for bits in base.bits:
+            heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
+            known[f"kinds_{bits}"] = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
+        known |= {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S}
+        begin = replace(base, calibration=known | _flat(base.bits, len(kinds)))
         found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
-    kinds = range(len(held_out))
-    reliability = Reliability(*known["reliability"])
+    lengths = [clip.length_s for clip in drawn]
     for bits in base.bits:
-        heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
-        known[f"kinds_{bits}"] = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
-        known[f"tail_{bits}"] = np.stack(
-            [[_tail_of_kind(found[bits, hop_s], drawn, kind) for kind in kinds] for hop_s in HOPS_S]
-        )
-    return replace(base, calibration=known | {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S})
+        tails, odds = [], []
+        for hop_s in HOPS_S:
+            answers = found[bits, hop_s]
+            fitted = [_tail_of_kind(answers, drawn, kind) for kind in kinds]
+            tails.append(fitted)
+            odds.append(_odds_of(answers, lengths, [Tail(KNOTS_S, *tail) for tail in fitted]))
+        known[f"tail_{bits}"], known[f"odds_{bits}"] = np.stack(tails), np.stack(odds)
+    return replace(base, calibration=known)
 
 
 def _wanted(
@@ -180,15 +190,11 @@ def _there(found: Iterable[T | None]) -> list[T]:
     return [one for one in found if one is not None]
 
 
-def _flat(lengths: Sequence[int]) -> dict[str, NDArray]:
-    """Rates and constants to begin with."""
-    flat = np.stack([np.full(len(KNOTS_S), 1.5), np.zeros(len(KNOTS_S)), np.full(len(KNOTS_S), -0.5)])
-    return {
-        "hops": np.array(HOPS_S),
-        "tail_seconds": KNOTS_S,
-        **{f"kinds_{bits}": np.zeros((1, bits + 1)) for bits in lengths},
-        **{f"tail_{bits}": np.stack([[flat]] * len(HOPS_S)) for bits in lengths},
-    }
+def _flat(lengths: Sequence[int], kinds: int) -> dict[str, NDArray]:
+    """Rates, constants and odds to begin with."""
+    tail = np.stack([np.full(len(KNOTS_S), 1.5), np.zeros(len(KNOTS_S)), np.full(len(KNOTS_S), -0.5)])
+    flat = {f"tail_{bits}": np.tile(tail, (len(HOPS_S), kinds, 1, 1)) for bits in lengths}
+    return flat | {f"odds_{bits}": np.tile([0.0, 1.0, 0.0, 0.0], (len(HOPS_S), 1)) for bits in lengths}
 
 
 def read_copies(path: StrPath) -> dict[Path, set[Path]]:
@@ -372,6 +378,33 @@ def _unknown(
     return _Unknown(print_, kind, length_s, tuple(one.path for one in parts))
 
 
+OfTracks = list[tuple[int, Judgement]]
+"""What stretches are worth, each with the id of its track."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a clip finds.
+
+    Attributes
+    ----------
+    own
+        Ids of the clip's own recordings, and their copies.
+    known
+        Among all recordings.
+    unknown
+        Among all but its own.
+    """
+
+    own: set[int]
+    known: OfTracks
+    unknown: OfTracks
+
+
+def _of_tracks(found: Sequence[Resemblance]) -> OfTracks:
+    return [(one.match.track_id, one.worth) for one in found]
+
+
 def _searched_all(
     weights: Weights,
     recordings: Sequence[_Recording],
@@ -379,8 +412,8 @@ def _searched_all(
     copies: Mapping[Path, Collection[Path]],
     pool: Executor,
     steps: _Steps,
-) -> dict[tuple[int, float], list[list[Judgement]]]:
-    """What each clip finds among all recordings but its own and their copies, by bits and hop."""
+) -> dict[tuple[int, float], list[_Answers]]:
+    """What each clip finds, by bits and hop."""
     found = {}
     for bits in weights.bits:
         for hop_s in HOPS_S:
@@ -398,11 +431,16 @@ def _searched_all(
                 ids = dict(zip((one.path for one in recordings), index.add(batch), strict=True))
                 searcher = Searcher(index, weights)
 
-                def search(clip: _Unknown) -> list[Judgement]:
-                    own = {*clip.paths, *(copy for path in clip.paths for copy in copies.get(path, ()))}
-                    without = {ids[path] for path in own if path in ids}  # noqa: B023
+                def search(clip: _Unknown) -> _Answers:
+                    paths = {*clip.paths, *(copy for path in clip.paths for copy in copies.get(path, ()))}
+                    own = {ids[path] for path in paths if path in ids}  # noqa: B023
+                    print_ = clip.print_.truncated(bits)  # noqa: B023
                     steps.done(1, "")
-                    return searcher.judgements(clip.print_.truncated(bits), without=without)  # noqa: B023
+                    return _Answers(
+                        own,
+                        known=_of_tracks(searcher.resembled(print_)),  # noqa: B023
+                        unknown=_of_tracks(searcher.resembled(print_, without=own)),  # noqa: B023
+                    )
 
                 found[bits, hop_s] = list(pool.map(search, drawn))
     return found
@@ -423,7 +461,7 @@ def _heard(print_: Fingerprint, reliability: Reliability) -> Float32:
 
 
 def fit_kinds(heard: Float32, kinds: NDArray[np.int64], n_kinds: int) -> Float64:
-    """The most likely weights of :class:`samaf.kinds.Kinds`, (kinds, bits + 1), by L-BFGS.
+    """The most likely weights of :class:`samaf.rarity.Kinds`, (kinds, bits + 1), by L-BFGS.
 
     Parameters
     ----------
@@ -450,10 +488,71 @@ def fit_kinds(heard: Float32, kinds: NDArray[np.int64], n_kinds: int) -> Float64
     return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(n_kinds, -1)
 
 
-def _tail_of_kind(found: Sequence[list[Judgement]], drawn: Sequence[_Unknown], kind: int) -> Float64:
+def _tail_of_kind(answers: Sequence[_Answers], drawn: Sequence[_Unknown], kind: int) -> Float64:
     """The tail of the clips of a kind, which are to have what is due at each length."""
     mine = [k for k, clip in enumerate(drawn) if clip.kind == kind]
-    return fit_tail([found[k] for k in mine], [drawn[k].length_s for k in mine])
+    strangers = [[worth for _, worth in answers[k].unknown] for k in mine]
+    return fit_tail(strangers, [drawn[k].length_s for k in mine])
+
+
+def _odds_of(answers: Sequence[_Answers], lengths: Sequence[float], tails: Sequence[Tail]) -> Float64:
+    """The odds of the best answers, half of them of clips that the library holds; each length counts as much."""
+    rows, right, of_length = [], [], []
+    for one, length_s in zip(answers, lengths, strict=True):
+        for found in (one.known, one.unknown):
+            top = _top(found, one.own, tails)
+            if top is not None:
+                rows.append(top[:3])
+                right.append(top[3])
+                of_length.append(length_s)
+    counts = {length_s: of_length.count(length_s) for length_s in set(of_length)}
+    weights = np.array([1.0 / counts[length_s] for length_s in of_length])
+    return fit_odds(np.array(rows), np.array(right), weights / weights.mean())
+
+
+def _top(
+    found: OfTracks, own: Collection[int], tails: Sequence[Tail]
+) -> tuple[float, float, float, bool] | None:
+    """(score, expected, rival's score, whether it is right) of the best answer."""
+    best: dict[int, tuple[float, float]] = {}
+    for track_id, j in found:
+        score = -log10_of_kinds(tails, j.log_kinds, j.evidence, j.known_s, j.log10_tests)
+        best[track_id] = max(best.get(track_id, (score, j.expected)), (score, j.expected))
+    if not best:
+        return None
+    track_id = max(best, key=lambda track_id: best[track_id])
+    right = track_id in own
+    rivals = [
+        score for other, (score, _) in best.items() if other != track_id and not (right and other in own)
+    ]
+    return *best[track_id], max(rivals, default=LEAST_SCORE), right
+
+
+def fit_odds(answers: Float64, right: NDArray[np.bool_], weights: Float64) -> Float64:
+    """The most likely :class:`samaf.verdict.Odds`, (4,), by Newton's method.
+
+    Parameters
+    ----------
+    answers : (n, 3)
+        Score, expected evidence and rival's score.
+    right : (n,)
+    weights : (n,)
+        How much each answer counts.
+    """
+    score, expected, rival = answers.T
+    seen, rival = (np.clip(values, LEAST_SCORE, -LEAST_SEEN) for values in (score, rival))
+    features = np.stack([np.ones(len(score)), seen, np.log10(expected), rival]) * LN_10
+    given = (score - seen) * LN_10
+    w = np.zeros(4)
+    for _ in range(30):
+        chance = 1.0 / (1.0 + np.exp(-np.clip(w @ features + given, -500.0, 500.0)))
+        gradient = features @ (weights * (right - chance)) - ODDS_RIDGE * w
+        curvature = (features * (weights * chance * (1.0 - chance))) @ features.T + ODDS_RIDGE * np.eye(4)
+        step = np.linalg.solve(curvature, gradient)
+        w += np.clip(step, -2.0, 2.0)
+        if np.abs(step).max() < 1e-6:
+            break
+    return w
 
 
 def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) -> Float64:
