@@ -70,6 +70,8 @@ LEAST_SHARE = 0.4
 """Nor are those with a smaller share of the best one's sum."""
 USELESS_EVALUE = 100.0
 """Stretches with a greater E-value make no match, and are no rivals, unless an answer is asked for in any case."""
+USELESS_IF_LONG = 10.0
+"""The same in a long query, which has many."""
 SURE_SCORE = 4.0
 """With a match of this score, at its own tempo, a clip is not tried at other speeds."""
 
@@ -214,7 +216,7 @@ class Searcher:
         n_stored = sum(of.n_valid for of in live)
         sections = _sections(query)
         is_long = len(sections) > 1
-        limit = max_evalue if is_long else max(1.0, max_evalue)  # a short clip may be better at another speed
+        limit = min(max_evalue, USELESS_IF_LONG) if is_long and math.isfinite(max_evalue) else max_evalue
         found: list[_Found] = []
         of_track: dict[tuple[int, int], list[_Found]] = {}
         for section, part, lines in _lines(query, sections, live, exhaustive):
