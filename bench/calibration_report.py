@@ -200,9 +200,7 @@ def table(of_library: Sequence[Cell]) -> tables.Table:
         at = {level.evalue: level for level in cell.levels}
         for x in shown:
             texts += _level_cells(at[x]) if x in at else [tables.Cell(tables.UNKNOWN)] * 2
-        low, high = cell.named_interval
-        interval = "" if math.isnan(low) else f" ({tables.percent(low, 1)}–{tables.percent(high, 1)})"
-        texts.append(tables.Cell(tables.percent(cell.named, 1) + interval, cell.named))
+        texts.append(_share_cell(cell.named, cell.named_interval))
         texts += [tables.Cell(tables.percent(share, 1), share) for share in (cell.found, cell.told)]
         rows.append(tables.Row(cell.title, texts))
     note = (
@@ -218,12 +216,10 @@ def reliability_table(of: Reliability) -> tables.Table:
     """The bins of one library, a row each."""
     rows = []
     for number, one in enumerate(of.bins, start=1):
-        low, high = one.interval
-        interval = "" if math.isnan(low) else f" ({tables.percent(low, 1)}–{tables.percent(high, 1)})"
         texts = [
             tables.Cell(f"{one.count:,}", one.count),
             tables.Cell(tables.percent(one.probability, 1), one.probability),
-            tables.Cell(tables.percent(one.right, 1) + interval, one.right),
+            _share_cell(one.right, one.interval),
         ]
         rows.append(tables.Row(str(number), texts))
     note = (
@@ -232,6 +228,13 @@ def reliability_table(of: Reliability) -> tables.Table:
     )
     title = f"Probabilities, library: {_said(of.library)}"
     return tables.Table(title, ["Bin", "Answers", "Probability, %", "Right, %"], rows, note)
+
+
+def _share_cell(share: float, interval: evalues.Interval) -> tables.Cell:
+    """A share in per cent, with its interval where there is one."""
+    low, high = interval
+    text = "" if math.isnan(low) else f" ({tables.percent(low, 1)}–{tables.percent(high, 1)})"
+    return tables.Cell(tables.percent(share, 1) + text, share)
 
 
 def _level_cells(level: Level) -> list[tables.Cell]:

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from samaf.audio import SAMPLE_RATE, read_audio
 from samaf.errors import SamafError, shown
 from samaf.hamming import unpack
+from samaf.settings import QUERY_HOP_S
 
 if TYPE_CHECKING:
     from samaf.encoder import Encoder
     from samaf.match import Match
 
-HOP_S = 0.1
-"""Seconds from hash to hash, a tenth of those in an index."""
 LONGEST_S = 60.0
 """Of longer matches, so much is drawn."""
 
@@ -69,7 +68,7 @@ def draw(encoder: Encoder, clip: StrPath, match: Match, out: StrPath, *, label: 
     stored = read_audio(match.path, start_s=match.track_start_s, end_s=match.track_start_s + stored_s)
     prints = [
         encoder.encode(samples, hop_s=hop_s)
-        for samples, hop_s in ((heard, HOP_S), (stored, round(HOP_S * tempo, 2)))
+        for samples, hop_s in ((heard, QUERY_HOP_S), (stored, round(QUERY_HOP_S * tempo, 2)))
     ]
     n = min(map(len, prints))
     heard_bits, stored_bits = (unpack(p.hashes[:n], encoder.bits).T for p in prints)
@@ -115,7 +114,7 @@ def draw(encoder: Encoder, clip: StrPath, match: Match, out: StrPath, *, label: 
         axis.set_ylabel("bit")
         axis.set_yticks([0, encoder.bits // 2, encoder.bits - 1])
         axis.set_xticks([])
-    axes[4].set_xlabel(f"one hash every {HOP_S:g} s")
+    axes[4].set_xlabel(f"one hash every {QUERY_HOP_S:g} s")
     figure.suptitle(
         f"found at {match.track_start_s:.1f} s of “{match.title}”: bit error rate {match.ber:.3f}, "
         f"score {match.score:.1f}",

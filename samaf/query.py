@@ -40,9 +40,14 @@ class Reliability:
         return np.clip(weight, 0.0, MAX_WEIGHT, out=weight)
 
 
+def _known(print_: Fingerprint) -> Float32:
+    """Share of each row's window that lies in the clip, (m,)."""
+    return np.ones(len(print_), np.float32) if print_.known is None else print_.known
+
+
 def signed_weights(print_: Fingerprint, reliability: Reliability) -> Float32:
     """Weight of each bit of a fingerprint, positive where it is set, float32 (m, bits); 0 in invalid rows."""
-    known = np.ones(len(print_), np.float32) if print_.known is None else print_.known
+    known = _known(print_)
     if print_.confidence is None:
         weight = np.ones((len(print_), print_.bits), np.float32) * known[:, None]
     else:
@@ -95,14 +100,13 @@ class Query:
         cls, print_: Fingerprint, reliability: Reliability, background: Background, reference_hop_s: float
     ) -> Query:
         """The query that a fingerprint makes against an index."""
-        known = np.ones(len(print_), np.float32) if print_.known is None else print_.known
         signed = signed_weights(print_, reliability)
         mean, spread = background.of_rows(signed)
         return cls(
             hashes=print_.hashes,
             valid=print_.valid,
             confidence=print_.confidence,
-            known=known,
+            known=_known(print_),
             signed=signed,
             expected=np.einsum("mb,mb->m", signed, np.tanh(signed)),
             mean=mean,

@@ -239,9 +239,7 @@ def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
     for i, one in enumerate(found):
         by_others = [_beside(own[k], relations[i, k]) for k in beside[i] if own[k] > own[i]]
         log_odds = max([own[i], *by_others])
-        matches.append(
-            replace(one.match, log_odds=log_odds, probability=1.0 / (1.0 + power_of_ten(-log_odds)))
-        )
+        matches.append(replace(one.match, log_odds=log_odds, probability=probability_of(log_odds)))
     kept: dict[int, Match] = {}
     for i in sorted(range(len(found)), key=lambda i: -matches[i].log_odds):
         others = [k for k in beside[i] if k in kept]
@@ -254,7 +252,7 @@ def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
 
 def _beside(log_odds: float, relation: Relation) -> float:
     """Odds of what a clip holds if it holds another recording with these odds: a copy, or one that sounds at once."""
-    right, wrong = 1.0 / (1.0 + power_of_ten(-log_odds)), 1.0 / (1.0 + power_of_ten(log_odds))
+    right, wrong = probability_of(log_odds), probability_of(-log_odds)
     return math.log10(relation.together * right / (relation.apart + relation.together * wrong))
 
 
@@ -272,6 +270,11 @@ def _once_a_track(found: list[Resemblance]) -> list[Resemblance]:
 def log_odds_of(probability: float) -> float:
     """Base-10 logarithm of its odds; of 0, none are less."""
     return math.log10(probability / (1.0 - probability)) if probability > 0 else -math.inf
+
+
+def probability_of(log_odds: float) -> float:
+    """The probability with these odds, of which this is the base-10 logarithm."""
+    return 1.0 / (1.0 + power_of_ten(-log_odds))
 
 
 def _overlaps(matches: list[Match]) -> list[list[int]]:

@@ -65,10 +65,10 @@ LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
 """E-values at which the shares of clips that reach them are held against those due."""
 STIFFNESS = 1.0
 """How much the fit minds a rate, or a begin of the tail, that bends over the logarithm of the seconds."""
-ODDS_RIDGE = 0.1
-"""The same for odds: a few clips that are all answered rightly leave them finite."""
 RIDGE = 3.0
 """Penalty on the squares of the weights that tell kinds apart: there are many clips, but of few recordings."""
+ODDS_RIDGE = 0.1
+"""The same for odds: a few clips that are all answered rightly leave them finite."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
