@@ -28,11 +28,12 @@ from samaf.verdict import Limits
 from samaf.weights import DEFAULT_PATH, Weights
 
 SPEED_STEP = 0.05
-SPEED_CLIP_S = 15.0
+SPEED_CLIP_S = 120.0
 """Clips up to this long are tried at other speeds."""
-
+SKETCH_CLIP_S = 15.0
+"""As much of a clip, from its middle, tells at which speed it was played."""
 SKETCH_ROWS = 16
-"""About as many rows tell at which speed a clip was played."""
+"""About as many rows do."""
 SKETCH_HOP_S = 0.4
 
 StrPath = str | os.PathLike[str]
@@ -197,8 +198,9 @@ class Library:
     ) -> Matches:
         """Identify a clip.
 
-        A clip of up to 15 s that nothing is sure to match as it is, is also tried as if it had been played faster or
-        slower, in steps of 5 %: hashes bear a change of speed of some 3 % by themselves.
+        A clip of up to two minutes that nothing is sure to match as it is, is also tried as if it had been played
+        faster or slower, in steps of 5 %, which its middle tells: hashes bear a change of speed of some 3 % by
+        themselves.
 
         Parameters
         ----------
@@ -284,11 +286,13 @@ class _Restored:
 
     def sketches(self) -> Iterator[tuple[float, Fingerprint]]:
         """See :class:`samaf.search.Restored`: the longer the clip, the fewer rows a second do."""
-        seconds = len(self.samples) / SAMPLE_RATE
+        n = min(len(self.samples), round(SKETCH_CLIP_S * SAMPLE_RATE))
+        start = (len(self.samples) - n) // 2
+        seconds = n / SAMPLE_RATE
         coarse = min(
             max(1, round(seconds / SKETCH_ROWS / self.hop_s)), max(1, round(SKETCH_HOP_S / self.hop_s))
         )
-        return self.encoder.sketches(self.samples, self.speeds, hop_s=coarse * self.hop_s)
+        return self.encoder.sketches(self.samples[start : start + n], self.speeds, hop_s=coarse * self.hop_s)
 
     def at(self, speed: float) -> Fingerprint:
         """See :class:`samaf.search.Restored`."""
