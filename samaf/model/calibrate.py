@@ -6,10 +6,12 @@ through the real encoder and the real search:
 - reliability: how often bits are right, by confidence and known share, in clips of the recordings that were distorted;
 - share: how much of the agreement that this leads to expect the median clip has;
 - background: runs of the library's hashes;
-- kinds: which of the kinds of recordings given a clip is of, told from its bits;
+- kinds: which of the kinds of recordings given a clip is of, or whether it is of none, told from its bits;
 - tail: the evidence that searches for clips find by chance, the clip's own recording and its copies left out, and for
   each kind the rate and constant of the E-value with which the shares of clips that reach it are those due;
 - odds: how often the best answer is right, of as many clips whose recordings the library holds as it does not.
+
+Sounds that are no recording of anything (:mod:`samaf.model.sounds`) are one more kind, the last.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +37,10 @@ from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.hamming import unpack
 from samaf.index import Index, TrackInfo
 from samaf.model.augment import Sources, distort
+from samaf.model.estimates import KNOTS_S, fit_kinds, fit_odds, fit_reliability, fit_tail
+from samaf.model.sounds import draw_sound
 from samaf.query import Query, Reliability, signed_weights
-from samaf.rarity import LEAST_SEEN, LN_10, Tail, log10_of_kinds, mean_bits
+from samaf.rarity import Tail, log10_of_kinds, mean_bits
 from samaf.resemblance import LEAST_SCORE, Judgement, Resemblance
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S, processors
@@ -57,19 +61,6 @@ QUERIES = 200
 """Clips of each length up to 10 s, of each kind; a third as many of longer ones."""
 DISTORTED = 0.7
 """Share of the clips that are distorted."""
-MOST_FITTED = 12
-"""Stretches of a clip that are held against each other in the fit."""
-KNOTS_S = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
-"""Known seconds at which rate and constant are fitted."""
-LEVELS = np.array([2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005])
-"""E-values at which the shares of clips that reach them are held against those due."""
-STIFFNESS = 1.0
-"""How much the fit minds a rate, or a begin of the tail, that bends over the logarithm of the seconds."""
-RIDGE = 3.0
-"""Penalty on the squares of the weights that tell kinds apart: there are many clips, but of few recordings."""
-ODDS_RIDGE = 0.1
-"""The same for odds: a few clips that are all answered rightly leave them finite."""
-
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 StrPath = str | os.PathLike[str]
@@ -108,7 +99,7 @@ def calibrate(
         The weights file.
     held_out
         Recordings that the model was not trained on, by their kind: clips of them are searched for. E-values hold for
-        each kind by itself.
+        each kind by itself, and for sounds that are no recording.
     library
         Recordings to search among, besides `held_out`; those that the model was trained on will do.
     sources
@@ -140,9 +131,10 @@ def calibrate(
         recordings = _there(pool.map(lambda place: _read(encoder, place[0], place[1], steps), places))
         clips = [one for one in recordings if one.kind is not None and one.print_.duration_s > TWIN_S + 1.0]
         background = _background(recordings, rng)
-        if not clips or len(background) < FEWEST_RUNS:
+        empty = set(range(len(held_out))) - {one.kind for one in recordings}
+        if not clips or empty or len(background) < FEWEST_RUNS:
             raise ModelError(
-                "too little audio to calibrate on; give half an hour or more, of many recordings of 6 s or more"
+                "too little audio to calibrate on; give half an hour of each kind, of many recordings of 6 s or more"
             )
         wanted = _wanted(recordings, len(held_out), queries)
         steps.total += (1 + len(base.bits) * len(HOPS_S)) * len(wanted)
@@ -152,7 +144,7 @@ def calibrate(
         drawn = _there(
             pool.map(lambda which: _unknown(encoder, recordings, strange, which, seed, steps), wanted)
         )
-        kinds = range(len(held_out))
+        kinds = range(len(held_out) + 1)
         reliability = Reliability(*known["reliability"])
         for bits in base.bits:
             heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
@@ -175,15 +167,17 @@ def calibrate(
 def _wanted(
     recordings: Sequence[_Recording], kinds: int, queries: int | None
 ) -> list[tuple[int, float, int]]:
-    """(kind, length, number) of the clips to search for."""
-    wanted = []
+    """(kind, length, number) of the clips to search for; of sounds, as many as of the kind with most."""
+    counts = []
     for kind in range(kinds):
         seconds = sum(one.print_.duration_s for one in recordings if one.kind == kind)
-        n = queries or min(QUERIES, round(seconds))
-        wanted += [
-            (kind, length_s, k) for length_s in LENGTHS_S for k in range(n if length_s <= 10.0 else n // 3)
-        ]
-    return wanted
+        counts.append(queries or min(QUERIES, round(seconds)))
+    return [
+        (kind, length_s, k)
+        for kind, n in enumerate([*counts, max(counts)])
+        for length_s in LENGTHS_S
+        for k in range(n if length_s <= 10.0 else n // 3)
+    ]
 
 
 def _there(found: Iterable[T | None]) -> list[T]:
@@ -303,39 +297,9 @@ def _reliability(twins: Sequence[Twin], runs: NDArray[np.uint64], bits: int) -> 
     }
 
 
-def fit_reliability(confidence: Float32, known: Float32, right: NDArray[np.bool_]) -> Reliability:
-    """The most likely :class:`samaf.query.Reliability`, by Newton's method in intercept and slope for each power.
-
-    Parameters
-    ----------
-    confidence : (k, bits)
-    known : (k,)
-    right : (k, bits)
-    """
-    best: tuple[float, Reliability] | None = None
-    sign = np.where(right, 1.0, -1.0).ravel()
-    for power in np.arange(0.0, 2.01, 0.25):
-        scale = np.repeat(known.astype(np.float64) ** power, confidence.shape[1])
-        features = np.stack([scale, scale * confidence.ravel()])
-        w = np.zeros(2)
-        for _ in range(20):
-            wrong = 1.0 / (1.0 + np.exp(sign * (w @ features)))
-            gradient = features @ (wrong * sign)
-            curvature = (features * (wrong * (1.0 - wrong))) @ features.T
-            step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
-            w += step
-            if np.abs(step).max() < 1e-6:
-                break
-        likelihood = -float(np.logaddexp(0.0, -sign * (w @ features)).sum())
-        if best is None or likelihood > best[0]:
-            best = likelihood, Reliability(float(w[0]), float(w[1]), float(power))
-    assert best is not None
-    return best[1]
-
-
 @dataclass(frozen=True)
 class _Unknown:
-    """A clip to be searched for, and the recordings that it comes from."""
+    """A clip to be searched for, and the recordings that it comes from, if any."""
 
     print_: Fingerprint
     kind: int
@@ -354,28 +318,33 @@ def _unknown(
     kind, length_s, number = which
     rng = np.random.default_rng([seed, 2, kind, round(100 * length_s), number])
     steps.done(1, "")
-    held = [one for one in recordings if one.kind == kind]
-    long = [one for one in held if one.print_.duration_s >= length_s + 0.1]
     try:
-        if long:
-            one = long[int(rng.integers(len(long)))]
-            parts = [one]
-            clean = one.clip(float(rng.uniform(0.0, one.print_.duration_s - length_s)), length_s)
-        else:
-            parts, samples, missing = [], [], round(length_s * SAMPLE_RATE)
-            for at in rng.permutation(len(held)):
-                parts.append(held[at])
-                samples.append(held[at].clip(0.0, length_s)[:missing])
-                missing -= len(samples[-1])
-                if missing <= 0:
-                    break
-            clean = np.concatenate(samples)
+        clean, paths = _clean(recordings, kind, length_s, rng)
         print_ = encoder.encode_query(_spoilt(clean, sources, rng))
     except AudioError:
         return None
-    if not print_.valid.any():
-        return None
-    return _Unknown(print_, kind, length_s, tuple(one.path for one in parts))
+    return _Unknown(print_, kind, length_s, paths) if print_.valid.any() else None
+
+
+def _clean(
+    recordings: Sequence[_Recording], kind: int, length_s: float, rng: Generator
+) -> tuple[Float32, tuple[Path, ...]]:
+    """A clip of a kind, and the recordings that it comes from: several where all are shorter; none for a sound."""
+    held = [one for one in recordings if one.kind == kind]
+    if not held:
+        return draw_sound(round(length_s * SAMPLE_RATE), rng), ()
+    long = [one for one in held if one.print_.duration_s >= length_s + 0.1]
+    if long:
+        one = long[int(rng.integers(len(long)))]
+        return one.clip(float(rng.uniform(0.0, one.print_.duration_s - length_s)), length_s), (one.path,)
+    paths, samples, missing = [], [], round(length_s * SAMPLE_RATE)
+    for at in rng.permutation(len(held)):
+        paths.append(held[at].path)
+        samples.append(held[at].clip(0.0, length_s)[:missing])
+        missing -= len(samples[-1])
+        if missing <= 0:
+            break
+    return np.concatenate(samples), tuple(paths)
 
 
 OfTracks = list[tuple[int, Judgement]]
@@ -389,9 +358,9 @@ class _Answers:
     Attributes
     ----------
     own
-        Ids of the clip's own recordings, and their copies.
+        Ids of the clip's own recordings, and their copies; none for a sound.
     known
-        Among all recordings.
+        Among all recordings; nothing for a sound.
     unknown
         Among all but its own.
     """
@@ -438,7 +407,7 @@ def _searched_all(
                     steps.done(1, "")
                     return _Answers(
                         own,
-                        known=_of_tracks(searcher.resembled(print_)),  # noqa: B023
+                        known=_of_tracks(searcher.resembled(print_)) if own else [],  # noqa: B023
                         unknown=_of_tracks(searcher.resembled(print_, without=own)),  # noqa: B023
                     )
 
@@ -460,34 +429,6 @@ def _heard(print_: Fingerprint, reliability: Reliability) -> Float32:
     return mean_bits(signed_weights(print_, reliability)[rows])
 
 
-def fit_kinds(heard: Float32, kinds: NDArray[np.int64], n_kinds: int) -> Float64:
-    """The most likely weights of :class:`samaf.rarity.Kinds`, (kinds, bits + 1), by L-BFGS.
-
-    Parameters
-    ----------
-    heard : (n, bits)
-        Mean bits of clips.
-    kinds : (n,)
-        What they are of.
-    n_kinds
-        How many kinds there are.
-    """
-    from scipy.optimize import minimize
-
-    features = np.column_stack([heard, np.ones(len(heard))]).astype(np.float64)
-    of_kind = np.eye(n_kinds)[kinds]
-
-    def loss(values: Float64) -> tuple[float, Float64]:
-        weights = values.reshape(n_kinds, -1)
-        odds = features @ weights.T
-        log_chances = odds - np.logaddexp.reduce(odds, axis=1)[:, None]
-        gradient = (np.exp(log_chances) - of_kind).T @ features + RIDGE * weights
-        return float(RIDGE / 2 * np.sum(weights**2) - np.sum(of_kind * log_chances)), gradient.ravel()
-
-    start = np.zeros(n_kinds * features.shape[1])
-    return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(n_kinds, -1)
-
-
 def _tail_of_kind(answers: Sequence[_Answers], drawn: Sequence[_Unknown], kind: int) -> Float64:
     """The tail of the clips of a kind, which are to have what is due at each length."""
     mine = [k for k, clip in enumerate(drawn) if clip.kind == kind]
@@ -496,12 +437,15 @@ def _tail_of_kind(answers: Sequence[_Answers], drawn: Sequence[_Unknown], kind: 
 
 
 def _odds_of(answers: Sequence[_Answers], lengths: Sequence[float], tails: Sequence[Tail]) -> Float64:
-    """The odds of the best answers, half of them of clips that the library holds; each length counts as much."""
+    """The odds of the best answers, half of them of clips that the library holds; each length counts as much.
+
+    Sounds, which no library holds, are left out: their E-values tell.
+    """
     rows, right, of_length = [], [], []
     for one, length_s in zip(answers, lengths, strict=True):
         for found in (one.known, one.unknown):
             top = _top(found, one.own, tails)
-            if top is not None:
+            if one.own and top is not None:
                 rows.append(top[:3])
                 right.append(top[3])
                 of_length.append(length_s)
@@ -526,92 +470,3 @@ def _top(
         score for other, (score, _) in best.items() if other != track_id and not (right and other in own)
     ]
     return *best[track_id], max(rivals, default=LEAST_SCORE), right
-
-
-def fit_odds(answers: Float64, right: NDArray[np.bool_], weights: Float64) -> Float64:
-    """The most likely :class:`samaf.verdict.Odds`, (4,), by Newton's method.
-
-    Parameters
-    ----------
-    answers : (n, 3)
-        Score, expected evidence and rival's score.
-    right : (n,)
-    weights : (n,)
-        How much each answer counts.
-    """
-    score, expected, rival = answers.T
-    seen, rival = (np.clip(values, LEAST_SCORE, -LEAST_SEEN) for values in (score, rival))
-    features = np.stack([np.ones(len(score)), seen, np.log10(expected), rival]) * LN_10
-    given = (score - seen) * LN_10
-    w = np.zeros(4)
-    for _ in range(30):
-        chance = 1.0 / (1.0 + np.exp(-np.clip(w @ features + given, -500.0, 500.0)))
-        gradient = features @ (weights * (right - chance)) - ODDS_RIDGE * w
-        curvature = (features * (weights * chance * (1.0 - chance))) @ features.T + ODDS_RIDGE * np.eye(4)
-        step = np.linalg.solve(curvature, gradient)
-        w += np.clip(step, -2.0, 2.0)
-        if np.abs(step).max() < 1e-6:
-            break
-    return w
-
-
-def fit_tail(judged: Sequence[Sequence[Judgement]], groups: Sequence[Hashable]) -> Float64:
-    """Rate, and base-10 logarithms of K and of the largest chance seen, at :data:`KNOTS_S`, (3, knots).
-
-    A share ``1 - exp(-x)`` of clips is due to find an E-value of x or less. The rates are those with which the shares
-    found at :data:`LEVELS` come nearest to it in each group of clips, by the sum of squares over the variances of
-    what is due (the statistic of Anderson and Darling, 1952, at a few levels): likelihood would follow the bulk
-    of the clips, and the tail is what is wanted.
-
-    Parameters
-    ----------
-    judged
-        What each clip found by chance.
-    groups
-        Of each clip: its length, say.
-    """
-    from scipy.optimize import minimize
-
-    table = np.zeros((len(judged), MOST_FITTED, 3))
-    table[:, :, 2] = 20.0  # found by anybody where a clip has fewer stretches
-    for row, one in zip(table, judged, strict=True):
-        best = sorted(one, key=lambda judgement: -judgement.evidence)[:MOST_FITTED]
-        if best:
-            row[: len(best)] = [(j.evidence, j.known_s, j.log10_tests) for j in best]
-    evidence, seconds, log10_tests = np.moveaxis(table, 2, 0)
-    names = list(dict.fromkeys(groups))
-    member = np.array([[group == name for group in groups] for name in names], np.float64)
-    counts = member.sum(axis=1)
-    due = -np.expm1(-LEVELS)
-    first = np.arange(len(table)), evidence.argmax(axis=1)
-    order = np.argsort(seconds[first])
-    tests = np.interp(KNOTS_S, seconds[first][order], _smooth(log10_tests[first][order]))
-    seen = np.log10(LEVELS[0]) - tests  # no chance is seen that lies above the largest level
-
-    def fitted(values: Float64) -> Float64:
-        rates, begins = np.exp(values.reshape(2, -1))
-        return np.stack([rates, seen + rates * begins / LN_10, seen])
-
-    def loss(values: Float64) -> float:
-        log10_evalues = Tail(KNOTS_S, *fitted(values)).log10_evalue(evidence, seconds, log10_tests)
-        evalues = 10.0 ** np.minimum(log10_evalues.min(axis=1), 9.0)
-        reached = 1.0 / (1.0 + (evalues[:, None] / LEVELS) ** 8)  # 1 below, 0 above, and smooth
-        share = member @ reached / counts[:, None]
-        off = (share - due) ** 2 / (due * (1.0 - due) + 1.0 / counts[:, None])
-        bends = np.sum(np.diff(values.reshape(2, -1), 2) ** 2)
-        return float((counts[:, None] * off).sum() / len(LEVELS) + STIFFNESS * bends)
-
-    # were all clips of one length, an E-value of 2 would be that of their 14th percentile, and ln 2 of their median
-    low, middle = np.maximum(np.percentile(evidence[first], [100.0 * np.exp(-LEVELS[0]), 50.0]), [0.1, 0.2])
-    rate = np.log(LEVELS[0] / np.log(2.0)) / max(middle - low, 0.1)
-    values = np.log(np.repeat([rate, low], len(KNOTS_S)))
-    for _ in range(2):  # the second start goes on where the first lost its way
-        values = minimize(loss, values, method="BFGS", options={"maxiter": 150}).x
-    return fitted(values)
-
-
-def _smooth(values: Float64) -> Float64:
-    """Running mean over a tenth of the values."""
-    width = max(1, len(values) // 10)
-    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
-    return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
