@@ -209,7 +209,8 @@ class Library:
         min_probability
             Least probability of a match; 0 always answers.
         prior
-            Chance that the clip holds something of the library, before it is searched for.
+            Chance that the clip holds something of the library, before it is searched for; if it is longer than a
+            minute, that each minute does.
         max_evalue
             Largest expected number of matches by chance that good in the whole library.
         ber

@@ -21,11 +21,9 @@ GRID_S = 0.1
 """Stored rows that meet a clip no further apart are compared with each other."""
 COPY_BER, STRANGER_BER = (0.08, 0.08), (0.41, 0.06)
 """Mean and spread of the bit error rate between rows that do, of copies and of other recordings."""
-COPY_SHARE, STRANGER_SHARE = (0.0, 0.08), (-0.5, 0.2)
-"""The same for the logarithm of how much less of the expected agreement the worse of them has."""
-STRANGE_BERS = 0.47
-"""Two recordings that differ in half of their bits cannot both come near a clip: their bit error rates with it would
-add up to a half or more. With random errors, those of two that sound at once add up to 0.48 to 0.62."""
+COPY_SHARE, STRANGER_SHARE = (0.05, 0.13), (-0.4, 0.2)
+"""The same for the logarithm of the share of the expected agreement that the worse of them has: copies have all of it,
+and of two recordings that sound at once each explains a part of the clip."""
 COPIES, BOTH = 0.05, 0.005
 """Chances that a clip that holds one recording holds a second one in the same place: a copy, or one that sounds at the
 same time."""
@@ -135,9 +133,8 @@ def related(a: Resemblance, b: Resemblance) -> Relation:
         ber = float(errors.mean()) / (64 * a.stored.shape[1])
         alike = _likelier(ber, COPY_BER, STRANGER_BER)
         return Relation(alike, score, alike > 1.0)
-    shares = [math.log(max(one.worth.share, 0.01)) for one in (a, b)]
-    alike = _likelier(-abs(shares[0] - shares[1]), COPY_SHARE, STRANGER_SHARE)
-    return Relation(alike, score, alike > 1.0 and a.match.ber + b.match.ber <= STRANGE_BERS)
+    alike = _likelier(math.log(max(min(a.worth.share, b.worth.share), 0.01)), COPY_SHARE, STRANGER_SHARE)
+    return Relation(alike, score, alike > 1.0)
 
 
 def _likelier(value: float, one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -185,7 +185,7 @@ class Searcher:
                         self._resemblance(one, snapshot).played_at(speed)
                         for one in found_in(restored.at(speed))
                     ]
-        return Matches(decide(like, self.verdict.odds, limits), query.duration_s)
+        return Matches(decide(like, self.verdict.odds, limits, query.duration_s), query.duration_s)
 
     def resembled(self, query: Fingerprint, *, without: Collection[int] = ()) -> list[Resemblance]:
         """All stretches that a query resembles: what calibration learns from."""

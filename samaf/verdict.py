@@ -11,10 +11,11 @@ The E-value is the number of stretches with at least that evidence that a search
 (:mod:`samaf.rarity`). It knows nothing of what else the library holds.
 
 The probability does. Before the search, the clip holds something of the library with a probability of one half, spread
-evenly over its recordings. The odds of a stretch by itself follow from its E-value, from the evidence that the
-recording itself should give, and from how well other recordings agree: where one that has nothing to do with it comes
-near, this clip is easily mistaken in this library. Where stretches overlap, their recordings are alternatives, unless
-both sound at once, or one is a copy of the other (:mod:`samaf.resemblance`).
+evenly over its recordings; of a query longer than a minute, each minute does. The odds of a stretch by itself follow
+from its E-value, from the evidence that the recording itself should give, and from how well other recordings agree:
+where one that has nothing to do with it comes near, this clip is easily mistaken in this library. Where stretches
+overlap, their recordings are alternatives, unless both sound at once, or one is a copy of the other
+(:mod:`samaf.resemblance`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ from samaf.weights import Weights
 CHANGED = 1.3
 """Powers of ten by which a match that tells of another speed, tempo or pitch is the less likely: few clips are changed,
 and twenty changes are tried."""
+
+PRIOR_S = 60.0
+"""Length of the longest clips that calibration sees. A longer query counts as several: a recording in it is as likely
+as in such a clip, while chance has more places."""
 
 Float64 = NDArray[np.float64]
 
@@ -204,7 +209,7 @@ class Limits:
         return match.ber <= self.ber and match.evalue <= self.max_evalue and match.log_odds >= least
 
 
-def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
+def decide(found: list[Resemblance], odds: Odds, limits: Limits, duration_s: float = PRIOR_S) -> list[Match]:
     """The matches among what a query resembles, best first; no two of one track overlap.
 
     Parameters
@@ -215,7 +220,10 @@ def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
         Of the model.
     limits
         What is told.
+    duration_s
+        Length of the query.
     """
+    prior = log_odds_of(limits.prior) + math.log10(max(1.0, duration_s / PRIOR_S))
     found = _once_a_track(found)
     beside = _overlaps([one.match for one in found])
     relations = {
@@ -228,7 +236,7 @@ def decide(found: list[Resemblance], odds: Odds, limits: Limits) -> list[Match]:
             LEAST_SCORE + relations[i, k].apart * (-found[k].worth.log10_evalue - LEAST_SCORE)
             for k in beside[i]
         ]
-        alone.append(odds.alone(one.worth, max(rivals, default=LEAST_SCORE)) + log_odds_of(limits.prior))
+        alone.append(odds.alone(one.worth, max(rivals, default=LEAST_SCORE)) + prior)
     # of alternatives, one is right; the others' odds count against it
     against = [
         [0.0, *((alone[k] * LN_10 + math.log(relations[i, k].apart)) for k in beside[i])]

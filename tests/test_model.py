@@ -706,7 +706,7 @@ def test_a_training_killed_goes_on_as_if_it_had_not_been(
     names = {"whole.npz", "whole.png", "whole.npz.work"}
     assert set(os.listdir(tmp_path)) == names
     weights = Weights.load(whole)
-    assert weights.calibration["tail_64"].shape == (2, 1, 3, 7) and weights.facts["last_epoch"]["epoch"] == 2
+    assert weights.calibration["tail_64"].shape == (2, 2, 3, 7) and weights.facts["last_epoch"]["epoch"] == 2
     assert len(Encoder(whole, bits=64).encode(tune(3))) == 3
 
     def kill(epoch: int, epochs: int, logs: dict[str, float]) -> None:

@@ -328,16 +328,13 @@ def test_copies_on_one_grid_are_told_by_their_hashes() -> None:
 
 
 def test_copies_between_grids_are_told_by_how_well_each_explains_the_clip() -> None:
-    def pair(ber: float, share: float) -> tuple[Resemblance, Resemblance]:
-        return (
-            resemblance(resembled(1, 9.0, ber=0.1)),
-            resemblance(resembled(2, 9.0, ber=ber), off_s=0.4, share=share),
-        )
+    def pair(*shares: float) -> list[Resemblance]:
+        return [resemblance(resembled(k, 9.0), off_s=0.4 * k, share=share) for k, share in enumerate(shares)]
 
-    assert related(*pair(0.12, 0.97)).copies and related(*reversed(pair(0.12, 0.97))).copies
-    assert not related(*pair(0.25, 0.6)).copies  # it explains less of the clip
-    both = related(*pair(0.42, 0.97))  # both cannot be near it, unless they sound at once
-    assert not both.copies and both.alike > 1.0
+    for told in (pair(1.0, 0.97), pair(1.1, 1.1), pair(0.9, 0.9)):
+        assert related(*told).copies and related(*reversed(told)).copies
+    for parts in (pair(1.0, 0.6), pair(0.6, 0.65), pair(0.8, 0.3)):  # of one recording each
+        assert not related(*parts).copies and not related(*reversed(parts)).copies
 
 
 # -- which matches stand ----------------------------------------------------------------------------------------------
@@ -457,3 +454,10 @@ def test_no_stretch_has_more_matches_than_asked_for(
         assert match.ber <= 0.35 and match.evalue <= 1e-1 and match.probability >= 0.2
         over = [other for other in kept[:i] if overlap(match, other)]
         assert len(over) < top and all(other.track_id != match.track_id for other in over)
+
+
+def test_a_recording_is_as_likely_in_each_minute_of_a_query() -> None:
+    found = [resemblance(resembled(1, 2.0))]
+    clip, minute, long = (decide(found, ODDS, ANY, seconds)[0] for seconds in (5.0, 60.0, 600.0))
+    assert clip.log_odds == minute.log_odds
+    assert long.log_odds == pytest.approx(minute.log_odds + 1.0)
