@@ -34,6 +34,7 @@ from bench.processes import CONTEXT, follow_parent
 from bench.protocol import RunError, alone, mend
 from bench.results import Record, read_lines
 from bench.unknowns import Cutter, Unknown
+from samaf.atomic import atomic_write
 from samaf.files import digest as file_digest
 from samaf.weights import DEFAULT_PATH, Weights
 
@@ -327,9 +328,8 @@ def _write_setting(path: Path, setting: Setting) -> None:
                 f"{path.parent}: holds a calibration on other data or set otherwise; give another folder with --out"
             )
         return
-    new = path.with_suffix(".new")
-    new.write_text(setting.to_json() + "\n", encoding="utf-8")
-    os.replace(new, path)
+    with atomic_write(path) as file:
+        file.write((setting.to_json() + "\n").encode())
 
 
 def _library_digest(cutter: Cutter, bits: int, model_id: str) -> str:

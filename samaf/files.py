@@ -12,13 +12,11 @@ import soundfile
 
 from samaf.audio import is_audio_path
 from samaf.fingerprint import is_fingerprint_path
+from samaf.formats import LMDB_MAGIC, LMDB_MAGIC_AT
 
 _TAGS = ("title", "artist", "album", "date", "tracknumber", "genre")
 _TAG_CHARS = 200  # some files carry a page of text as their title
 _DIGEST_BYTES = 1 << 20
-_LMDB_MAGIC = struct.pack(
-    "=I", 0xBEEFC0DE
-)  # at byte 16 of an index, which shares its suffix with fingerprints
 
 StrPath = str | os.PathLike[str]
 
@@ -83,12 +81,12 @@ def _walk(top: str, folders: set[tuple[int, int]], refuse: Callable[[str, str], 
 
 
 def _is_fingerprint(path: str) -> bool:
-    """Tell fingerprint files from indexes, which are called the same."""
+    """Tell fingerprint files from indexes, which were called the same."""
     if not is_fingerprint_path(path):
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(20)[16:] != _LMDB_MAGIC
+            return file.read(LMDB_MAGIC_AT + 4)[LMDB_MAGIC_AT:] != struct.pack("=I", LMDB_MAGIC)
     except OSError:
         return True  # whoever reads it will say why it cannot be read
 

@@ -674,6 +674,9 @@ def test_encode_overwrites_nothing_but_its_own(
         ended = samaf("encode", other, "-o", target)
         assert ended.status == 2 and "is no fingerprint" in ended.complaints[0]
         assert target.read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    ended = samaf("encode", other, "-o", tmp_path / "pipe")
+    assert ended.status == 2 and "pipe: is no regular file; name another" in ended.complaints[0]
     for _ in range(2):
         assert samaf("encode", song).status == 0
     assert samaf("encode", song, "-o", song / "x").status == 2

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from samaf import settings
 from samaf.cli.common import DONE, FAILED, add_json, bits, complain, hop, print_json
 from samaf.errors import AudioError, FingerprintError, shown
+from samaf.formats import FINGERPRINT_MAGIC, FINGERPRINT_SUFFIX
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
-
-_SUFFIX = ".samaf"
-_MAGIC = b"SAMAFP"
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +95,7 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
         targets = [folder]
         folder = folder.parent
     else:
-        targets = [folder / (file.stem + _SUFFIX) for file in files]
+        targets = [folder / (file.stem + FINGERPRINT_SUFFIX) for file in files]
     taken: dict[Path, Path] = {}
     for file, target in zip(files, targets, strict=True):
         if target in taken:
@@ -118,9 +116,11 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
 
 def _spare(target: Path) -> None:
     """Refuse to overwrite what is no fingerprint: a slip of the hand must not cost an index or a song."""
+    if os.path.exists(target) and not os.path.isfile(target):  # to read from a pipe would be to wait for ever
+        raise FingerprintError(f"{shown(target)}: is no regular file; name another file with -o")
     try:
         with open(target, "rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
+            if file.read(len(FINGERPRINT_MAGIC)) == FINGERPRINT_MAGIC:
                 return
     except FileNotFoundError:
         return

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
-from samaf.errors import ModelError
+from samaf.errors import ModelError, shown
+from samaf.formats import WEIGHTS_SUFFIX
 
 _EXAMPLES = """\
 examples:
@@ -64,8 +65,10 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError("training needs TensorFlow, which is not installed; run: pip install 'samaf[train]'")
     out = Path(args.out)
-    if out.suffix != ".npz":
-        raise ModelError(f"{out}: a weights file ends in .npz; name it {out.name}.npz")
+    if out.suffix != WEIGHTS_SUFFIX:
+        raise ModelError(
+            f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
+        )
     with _quiet():
         from samaf.model.fit import train
     from samaf.model.presets import PRESETS

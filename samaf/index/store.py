@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from samaf.atomic import inherit, put_in_place
 from samaf.errors import StoreError, shown
 from samaf.index import tracks
 from samaf.index.change import (
@@ -25,7 +26,7 @@ from samaf.index.change import (
 from samaf.index.environment import Environment
 from samaf.index.locks import WriterLock
 from samaf.index.reader import IndexReader
-from samaf.index.replacing import as_before, new_file, new_name, put_in_place, unlink
+from samaf.index.replacing import new_file, new_name, unlink
 from samaf.index.snapshot import Snapshot
 from samaf.index.state import FORMAT_VERSION, IndexHeader
 from samaf.index.tracks import Alias, Track, TrackInfo
@@ -135,7 +136,7 @@ class Index(IndexReader):
                 raise StoreError(f"{shown(name)} exists already; open it, or name another file")
             with new_file(name) as env, making(env) as change:
                 write_header(change, header)
-            put_in_place(name)
+            put_in_place(new_name(name), name)
             return cls(name, lock)
         except BaseException:
             lock.release()
@@ -303,9 +304,9 @@ class Index(IndexReader):
             with self.snapshot() as snapshot, new_file(self._path) as new:
                 with making(new) as change:
                     compact(snapshot, change)
-                as_before(self._path, new.path)
+                inherit(self._path, new.path)
             self._close_environment()
-            put_in_place(self._path)
+            put_in_place(new_name(self._path), self._path)
 
     def import_from(self, path: str | os.PathLike[str]) -> ImportReport:
         """Store the tracks of a file that `export_to` wrote under new ids; known digests are skipped.

@@ -7,7 +7,6 @@ training goes on where its last epoch ended when the same command is given again
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from samaf.atomic import atomic_write
 from samaf.model.augment import Sources
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
@@ -81,9 +81,8 @@ class Neighbours(keras.callbacks.Callback):
         """Find them, or take those found before."""
         if epoch % NEIGHBOURS_KEPT == 0 or (self.twins.neighbours is None and not self.file.exists()):
             found = self.twins.find_neighbours(self._encode)
-            new = self.file.with_suffix(".new.npy")
-            np.save(new, found)
-            os.replace(new, self.file)
+            with atomic_write(self.file) as file:
+                np.save(file, found)
         elif self.twins.neighbours is None:
             self.twins.neighbours = np.load(self.file)
 
@@ -238,15 +237,14 @@ class _State:
         ]
         model.save_weights(self._checkpoint(epoch), overwrite=True)
         export_weights(model, self.preset, self.folder / LATEST, training=self.history)
-        new = self.folder / "state.json.new"
         state = {
             "preset": self.preset.to_json(),
             "seed": self.seed,
             "corpus": self._corpus_key(),
             "history": self.history,
         }
-        new.write_text(json.dumps(state))
-        os.replace(new, self.folder / "state.json")
+        with atomic_write(self.folder / "state.json") as file:
+            file.write(json.dumps(state).encode())
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old != self._checkpoint(epoch):
                 old.unlink()
