@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    # Files are encoded side by side, one thread each. Threads of the matrix products inside would only wait for each
-    # other: on a busy machine that costs twenty times the time. Read when numpy is imported, so it comes first.
+    # No command gains by threads of numpy (see samaf.products), so none are started: on a large machine there may be
+    # more of them than a process may have. Read when numpy is imported, so it comes first.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(name, "1")
     try:
