@@ -23,6 +23,7 @@ from samaf.audio import SAMPLE_RATE
 from samaf.errors import StoreError, shown
 from samaf.library import Library
 from samaf.picture import draw
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from samaf.match import Match
@@ -338,7 +339,7 @@ def run_demo(
 def _prepare(folder: Path) -> None:
     """Make the folder ready; one that is not a demo's is left alone."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if any(folder.iterdir()) and not (folder / RESULTS).exists():
             raise StoreError(f"{shown(folder)}: holds other things; name a new folder with --out")
         (folder / RESULTS).write_text("[]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
 from samaf.match import Matches
+from samaf.places import default_db
 from samaf.search import Searcher
 from samaf.settings import check_hop, check_speed, processors
 from samaf.verdict import Limits
@@ -39,26 +39,13 @@ SKETCH_HOP_S = 0.4
 StrPath = str | os.PathLike[str]
 
 
-def default_db() -> Path:
-    """Where the index lies by default: ``$SAMAF_DB``, or ``samaf/index.samaf`` in the user's data folder."""
-    named = os.environ.get("SAMAF_DB")
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "darwin":
-        folder = home / "Library" / "Application Support"
-    else:
-        folder = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return folder / "samaf" / "index.samaf"
-
-
 class Library:
     """An index and the model that it was made with.
 
     Parameters
     ----------
     path : path-like, optional
-        The index; by default `default_db()`.
+        The index; by default :func:`samaf.places.default_db`.
     writable : bool
         Open it for adding, and make it if it is missing.
     model : path-like, optional
@@ -84,7 +71,7 @@ class Library:
 
     Examples
     --------
-    >>> with Library("music.samaf", writable=True) as library:  # doctest: +SKIP
+    >>> with Library("music.samafdb", writable=True) as library:  # doctest: +SKIP
     ...     library.add(["music/"])
     ...     library.search("clip.wav")[0].title
     'Gymnopédie No. 1'

@@ -20,7 +20,8 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import SPEED_CLIP_S, _Restored, default_db
+from samaf.library import SPEED_CLIP_S, _Restored
+from samaf.places import default_db
 from samaf.settings import check_hop
 from samaf.verdict import Limits
 from samaf.weights import DEFAULT_PATH, Weights
@@ -415,9 +416,14 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("SAMAF_DB", str(tmp_path / "mine.samaf"))
     assert default_db() == tmp_path / "mine.samaf"
     monkeypatch.delenv("SAMAF_DB")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "linux")
-    assert default_db() == tmp_path / "samaf" / "index.samaf"
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name, **options: tmp_path / name)
+    folder = tmp_path / "samaf"
+    assert default_db() == folder / "index.samafdb"
+    folder.mkdir()
+    (folder / "index.samaf").touch()  # of before indexes had an ending of their own
+    assert default_db() == folder / "index.samaf"
+    (folder / "index.samafdb").touch()
+    assert default_db() == folder / "index.samafdb"
 
 
 def test_memory_of_waiting_files_is_bounded(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from samaf import settings
 from samaf.cli.common import DONE, FAILED, add_json, bits, complain, hop, print_json
 from samaf.errors import AudioError, FingerprintError, shown
 from samaf.formats import FINGERPRINT_MAGIC, FINGERPRINT_SUFFIX
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
@@ -106,7 +107,7 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
         taken[target] = file
         _spare(target)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise FingerprintError(
             f"{shown(folder)}: cannot be made a folder ({error.strerror}); name another with -o"

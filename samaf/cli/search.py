@@ -29,6 +29,7 @@ from samaf.cli.common import (
     speeds,
 )
 from samaf.errors import AudioError, FingerprintError, MismatchError, SamafError, shown
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -157,7 +158,7 @@ def _drawn(library: Library, clip: str, matches: list[Match], folder: Path) -> b
     for rank, match in enumerate(matches, start=1):
         out = folder / f"{Path(clip).stem}-{rank}.png"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             draw(library.encoder, clip, match, out)
         except OSError as error:
             raise SamafError(

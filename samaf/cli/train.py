@@ -20,7 +20,7 @@ examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
   samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
-  samaf index add --db mine.samaf --model mine.npz ~/Music
+  samaf index add --db mine.samafdb --model mine.npz ~/Music
 
 The same command goes on where it was stopped: the work folder beside the model holds the rendered audio and the
 state after each epoch.

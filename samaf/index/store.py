@@ -30,6 +30,7 @@ from samaf.index.replacing import new_file, new_name, unlink
 from samaf.index.snapshot import Snapshot
 from samaf.index.state import FORMAT_VERSION, IndexHeader
 from samaf.index.tracks import Alias, Track, TrackInfo
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
@@ -125,7 +126,7 @@ class Index(IndexReader):
             FORMAT_VERSION, model_id, bits, hop_s, query_hop_s, model_name, model_path, round(time.time(), 3)
         )
         try:
-            os.makedirs(os.path.dirname(name), exist_ok=True)
+            make_folder(os.path.dirname(name))
         except OSError as error:
             raise StoreError(
                 f"index {shown(name)} cannot be made: {error.strerror}: {shown(error.filename)}"
