@@ -354,6 +354,32 @@ def test_an_index_keeps_its_shape(db: Path, music: Path) -> None:
 def test_the_query_hop_divides_the_hop(db: Path) -> None:
     with Library(db, writable=True, hop_s=0.25) as library:
         assert library.index.header.query_hop_s == 0.05
+        assert library.encoder.encode_query(tune(2)).hop_s == 0.05
+    with Library(db) as library:
+        assert library.encoder.encode_query(tune(2)).hop_s == 0.05
+        assert library.encoder.encode_query(tune(2), hop_s=0.02).hop_s == 0.02
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(32000, np.int16), np.zeros((2, 32000), np.float32), np.float32(1), [1, 2], None]
+)
+def test_samples_of_another_kind_are_a_mistake_of_the_caller(stocked: Path, samples: Any) -> None:
+    with (
+        Library(stocked) as library,
+        pytest.raises(ValueError, match=r"^clip: [^\n]*give one channel of float"),
+    ):
+        library.search(samples)
+
+
+def test_an_index_that_is_only_read_is_not_added_to(
+    stocked: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stocked.read_bytes()
+    with Library(stocked) as library:
+        monkeypatch.setattr(library.encoder, "encode_stream", lambda *args, **options: pytest.fail("encoded"))
+        with pytest.raises(StoreError, match="is open for reading only; open it with readonly=False"):
+            library.add(music)
+    assert stocked.read_bytes() == before
 
 
 @pytest.mark.parametrize("hop_s", [0.0, -1.0, 0.005, 1.234, 11.0, float("nan"), float("inf")])

@@ -44,8 +44,12 @@ class Index(IndexReader):
 
     Examples
     --------
-    >>> with Index.open("music.samafdb", readonly=False) as index:  # doctest: +SKIP
-    ...     index.add([(TrackInfo("song.flac"), fingerprint)])
+    >>> from samaf import Encoder
+    >>> encoder = Encoder(bits=128)
+    >>> song = encoder.encode("song.flac", hop_s=1.0)
+    >>> shape = {"model_id": encoder.model_id, "bits": 128, "hop_s": 1.0, "query_hop_s": 0.1}
+    >>> with Index.create("songs.samafdb", **shape) as index:
+    ...     index.add([(TrackInfo("song.flac"), song)])
     [1]
     """
 
@@ -172,13 +176,17 @@ class Index(IndexReader):
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _environment(self) -> Environment:
+    def check_writable(self) -> None:
+        """Raise `StoreError` if the index is not open for writing."""
         if self._lock is None:
             raise StoreError(
                 f"index {shown(self._path)} is closed; open it again"
                 if self._file is None
                 else f"index {shown(self._path)} is open for reading only; open it with readonly=False"
             )
+
+    def _environment(self) -> Environment:
+        self.check_writable()
         if self._env is None:
             self._env = Environment(self._path)
         return self._env
