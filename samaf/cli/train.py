@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
+from samaf.cli.common import (
+    DONE,
+    add_json,
+    complain,
+    console,
+    count,
+    counted,
+    plain,
+    print_json,
+    progress_bar,
+)
 from samaf.errors import ModelError, shown
 from samaf.formats import WEIGHTS_SUFFIX
 
@@ -32,7 +42,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on your own audio (needs TensorFlow)",
-        description="Train a model on folders of audio. Needs TensorFlow: pip install 'samaf[train]'.",
+        description="Train a model on folders of audio. Needs TensorFlow, and matplotlib for a plot of the training: "
+        "pip install 'samaf[train]'.",
         epilog=_EXAMPLES,
     )
     parser.add_argument("--data", nargs="+", required=True, metavar="DIR", help="audio to train on")
@@ -69,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(
             f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
         )
+    from samaf.picture import NEEDED, can_draw
+
+    if not can_draw():
+        complain(f"the training will have no plot: {NEEDED}")
     with _quiet():
         from samaf.model.fit import train
     from samaf.model.presets import PRESETS

@@ -21,6 +21,7 @@ from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
 from samaf.model.presets import Preset
 from samaf.model.twins import Twins
+from samaf.picture import can_draw, drawing
 
 STEPS_PER_EPOCH = 250
 NEIGHBOURS_KEPT = 2
@@ -143,7 +144,7 @@ def train(
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
 ) -> Path:
-    """Train a model on folders of audio and write its weights file.
+    """Train a model on folders of audio; write its weights file, and a plot of the training where matplotlib is there.
 
     Parameters
     ----------
@@ -196,7 +197,8 @@ def train(
         ],
     )
     export_checkpoint(folder, out)
-    plot_history(state.history, out.with_suffix(".png"))
+    if can_draw():
+        plot_history(state.history, out.with_suffix(".png"))
     return out
 
 
@@ -252,11 +254,7 @@ class _State:
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
     """Two panels over the epochs: the loss and its terms; BER of twins and strangers, unique hashes, top-1."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = drawing()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axis, names in (
