@@ -36,6 +36,7 @@ from bench.results import Record, read_lines
 from bench.unknowns import Cutter, Unknown
 from samaf.atomic import atomic_write
 from samaf.files import digest as file_digest
+from samaf.places import index_path
 from samaf.weights import DEFAULT_PATH, Weights
 
 SETTING, ANSWERS = "calibration.json", "calibration.jsonl"
@@ -207,7 +208,7 @@ def measure(
     )
     with alone(out):
         _write_setting(out / SETTING, setting)
-        paths = {label: folder / f"{label}.samaf" for label in plan.libraries}
+        paths = {label: index_path(folder / label) for label in plan.libraries}
         real = paths[masked.REAL]
         with alone(folder):
             masked.make_real(
