@@ -5,6 +5,7 @@ Here is what belongs to the process: its streams, what Ctrl-C does, and how it e
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -24,7 +25,8 @@ def main() -> NoReturn:
 
     prepare()
     status = run()
-    # The interpreter would take half a second to take down the machine code of the kernels.
+    # To take down the machine code of the kernels would take the interpreter up to half a second.
+    atexit._run_exitfuncs()
     os._exit(status)
 
 
@@ -34,7 +36,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     What loads them turns the exception into an error of its own, or shows it and goes on. An index bears the end.
     """
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(("importlib.", "llvmlite.")):
+        if str(frame.f_globals.get("__name__")).startswith(("importlib.", "llvmlite.")):
             with suppress(OSError):
                 os.write(2, b"samaf: interrupted\n")
             os._exit(_INTERRUPTED)

@@ -38,7 +38,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     outlast an uninstalled package and be taken for it.
     """
     folder = _cache_folder()
-    if folder is None:
+    if folder is None or config.DISABLE_JIT:  # type: ignore[attr-defined]
         return njit(nogil=True)(function)
     given = config.CACHE_DIR  # type: ignore[attr-defined]
     config.CACHE_DIR = folder  # type: ignore[attr-defined]

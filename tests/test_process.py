@@ -165,11 +165,23 @@ sys.meta_path.insert(0, Interrupting())
 
 
 def test_an_interrupt_that_is_to_be_ignored(folder: Path) -> None:
-    before = (
-        "signal.signal(signal.SIGINT, signal.SIG_IGN); import atexit; os.kill(os.getpid(), signal.SIGINT)"
-    )
+    before = """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import samaf.library
+search = samaf.library.Library.search
+def interrupted(*args, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return search(*args, **options)
+samaf.library.Library.search = interrupted
+"""
+    ended = script(before, *SEARCH, cwd=folder, HOME=os.environ.get("HOME", ""))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_was_left_for_the_end_is_done(folder: Path) -> None:
+    before = "import atexit; atexit.register(os.write, 2, b'tidied')"  # such as deleting temporary files
     ended = script(before, "--version", cwd=folder)
-    assert ended.returncode == 0
+    assert (ended.returncode, ended.stderr) == (0, "tidied")
 
 
 def test_a_mistake_of_ours_is_not_that_nothing_matched(
