@@ -16,6 +16,7 @@ from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
 from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
+from samaf.formats import INDEX_SUFFIX
 from samaf.index import TrackInfo
 from samaf.library import Library
 
@@ -51,7 +52,7 @@ class Samaf(Baseline):
 
     def __init__(self, parameters: Parameters | None = None) -> None:
         super().__init__(parameters)
-        self._path = Path(tempfile.mkdtemp(prefix="samaf-bench-")) / "library.samaf"
+        self._path = Path(tempfile.mkdtemp(prefix="samaf-bench-")) / f"library{INDEX_SUFFIX}"
         weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
         self._library: Library | None = None
         self._waiting: list[tuple[TrackInfo, Fingerprint]] = []

@@ -34,7 +34,9 @@ from bench.processes import CONTEXT, follow_parent
 from bench.protocol import RunError, alone, mend
 from bench.results import Record, read_lines
 from bench.unknowns import Cutter, Unknown
+from samaf.atomic import atomic_write
 from samaf.files import digest as file_digest
+from samaf.places import index_path
 from samaf.weights import DEFAULT_PATH, Weights
 
 SETTING, ANSWERS = "calibration.json", "calibration.jsonl"
@@ -206,7 +208,7 @@ def measure(
     )
     with alone(out):
         _write_setting(out / SETTING, setting)
-        paths = {label: folder / f"{label}.samaf" for label in plan.libraries}
+        paths = {label: index_path(folder / label) for label in plan.libraries}
         real = paths[masked.REAL]
         with alone(folder):
             masked.make_real(
@@ -327,9 +329,8 @@ def _write_setting(path: Path, setting: Setting) -> None:
                 f"{path.parent}: holds a calibration on other data or set otherwise; give another folder with --out"
             )
         return
-    new = path.with_suffix(".new")
-    new.write_text(setting.to_json() + "\n", encoding="utf-8")
-    os.replace(new, path)
+    with atomic_write(path) as file:
+        file.write((setting.to_json() + "\n").encode())
 
 
 def _library_digest(cutter: Cutter, bits: int, model_id: str) -> str:

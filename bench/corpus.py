@@ -492,14 +492,23 @@ def _kept(kind: str, count: int, work: Path, seed: int = 0) -> list[Recording]:
 
 def _tune(rng: Generator) -> Float64:
     """30 s of music by the generator of ``samaf demo``."""
-    from samaf import demo
+    from samaf import synthesiser as music
 
-    leads = (demo.PIANO, demo.BELL, demo.MARIMBA, demo.STRINGS, demo.BRASS, demo.FLUTE, demo.REED, demo.PLUCK)
-    return demo.Piece(
+    leads = (
+        music.PIANO,
+        music.BELL,
+        music.MARIMBA,
+        music.STRINGS,
+        music.BRASS,
+        music.FLUTE,
+        music.REED,
+        music.PLUCK,
+    )
+    return music.Piece(
         f"Tune {rng.integers(2**31)}",
         lead=leads[rng.integers(len(leads))],
-        chords=(demo.PIANO, demo.ORGAN, demo.STRINGS, demo.PLUCK)[rng.integers(4)],
-        scale=(demo.MAJOR, demo.MINOR, demo.PENTATONIC, demo.WHOLE)[rng.integers(4)],
+        chords=(music.PIANO, music.ORGAN, music.STRINGS, music.PLUCK)[rng.integers(4)],
+        scale=(music.MAJOR, music.MINOR, music.PENTATONIC, music.WHOLE)[rng.integers(4)],
         root_hz=110.0 * 2 ** rng.uniform(-0.3, 0.7),
         pace=rng.uniform(1.8, 6.0),
         drums=float(rng.choice([0.0, 0.5, 1.0])),

@@ -66,7 +66,7 @@ def once(path: Path) -> dict[str, float]:
         return usage.ru_minflt, usage.ru_majflt, time.perf_counter()
 
     # Whatever is compiled or imported on first use shall not be counted.
-    index = Index.open(path.with_name("small.samaf"))
+    index = Index.open(path.with_name("small.samafdb"))
     search()
     before = counted()
     index = Index.open(path)
@@ -83,7 +83,7 @@ def once(path: Path) -> dict[str, float]:
         result["pages_that_probes_use"] = sum(pages_used(part, queries) for part in snapshot.segments)
     for name, of in (
         ("snapshot_us", index),
-        ("small_snapshot_us", Index.open(path.with_name("small.samaf"))),
+        ("small_snapshot_us", Index.open(path.with_name("small.samafdb"))),
     ):
         times = []
         for _ in range(500):
@@ -122,7 +122,7 @@ def main() -> None:
     if args.once:
         print(json.dumps(once(args.file)))
         return
-    small = args.file.with_name("small.samaf")
+    small = args.file.with_name("small.samafdb")
     for path, n_tracks in ((args.file, args.tracks), (small, 600)):
         if not path.exists():
             made(path, n_tracks)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bench.corpus import Recording
 from bench.drawn import HashModel
 from samaf import Fingerprint, Library
+from samaf.atomic import atomic_write
 from samaf.errors import AudioError
 from samaf.index import Index, TrackInfo
 
@@ -70,9 +71,8 @@ def make_real(
 def make_drawn(path: Path, real: Path, n_tracks: int, *, progress: Progress) -> None:
     """Add drawn tracks to a copy of the real library, always the same; what a killed run has drawn already stays."""
     if not path.exists():
-        new = path.with_suffix(".new")
-        shutil.copyfile(real, new)
-        os.replace(new, path)
+        with open(real, "rb") as source, atomic_write(path) as copy:
+            shutil.copyfileobj(source, copy)
     with Index.open(path) as index, Index.open(real) as recordings:
         done = index.stats().n_tracks - recordings.stats().n_tracks
         if done >= n_tracks:

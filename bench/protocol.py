@@ -53,6 +53,7 @@ from bench.results import (
     answers_file,
     read_lines,
 )
+from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError, SamafError
 
@@ -213,9 +214,8 @@ def _write_run(path: Path, record: Run, note: Callable[[str], None]) -> None:
             command=f"{earlier.command} && {record.command}" if added else earlier.command,
             configuration=replace(record.configuration, systems=list(systems.values())),
         )
-    new = path.with_suffix(".new")
-    new.write_text(record.to_json() + "\n", encoding="utf-8")
-    os.replace(new, path)
+    with atomic_write(path) as file:
+        file.write((record.to_json() + "\n").encode())
 
 
 def _make_clips(

@@ -360,7 +360,7 @@ def _trials(args: argparse.Namespace, folder: Path) -> Iterator[str]:
     long = [track for track in pool.tracks if track.duration_s > CLIP_S + 3.0]
     drawn = np.random.default_rng([args.seed, 7]).permutation(len(long))[: args.planted]
     originals = [long[k] for k in drawn]
-    with Library(folder / "whole.samaf", writable=True, model=args.model) as library:
+    with Library(folder / "whole.samafdb", writable=True, model=args.model) as library:
         library.add(list(paths))
 
         def setup() -> Setup:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf.hamming import unpack
+from samaf.products import product
 
 HOP_S = 0.5
 """Seconds from row to row of a run."""
@@ -63,7 +64,7 @@ class Background:
         """Mean and standard deviation of each row's agreement by itself, (m,) each, of weights (m, bits)."""
         mean, spread = np.empty(len(signed), np.float32), np.empty(len(signed), np.float32)
         for a in range(0, len(signed), _ROWS_AT_ONCE):
-            agreement = signed[a : a + _ROWS_AT_ONCE] @ self._sample
+            agreement = product(signed[a : a + _ROWS_AT_ONCE], self._sample)
             mean[a : a + _ROWS_AT_ONCE] = agreement.mean(axis=1)
             spread[a : a + _ROWS_AT_ONCE] = agreement.std(axis=1)
         return mean, np.maximum(spread, np.float32(1e-6))
@@ -89,7 +90,7 @@ class Background:
 
     def _of_block(self, rows: Float32) -> tuple[float, float, float]:
         """(mean, variance, how much wider the upper end is than normal) of rows that are laid over the runs."""
-        agreement = (rows @ self.signs).reshape(len(rows), self.n_runs, self.length)
+        agreement = product(rows, self.signs).reshape(len(rows), self.n_runs, self.length)
         places = self.length - len(rows) + 1
         total = np.zeros((self.n_runs, places), np.float32)
         for k in range(len(rows)):

@@ -1,7 +1,7 @@
 """The demonstration: a small generated library, clips of it spoiled in the ways of the world, and their names.
 
-Everything is generated from fixed seeds with numpy alone, so that it shows the whole way without any download: audio
-files -> index -> clips -> answers -> one picture.
+Everything is generated from fixed seeds, so that it shows the whole way without any download: audio files -> index ->
+clips -> answers -> one picture.
 """
 
 from __future__ import annotations
@@ -17,12 +17,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import StoreError, shown
+from samaf.formats import FORMER_INDEX_SUFFIX, INDEX_SUFFIX
 from samaf.library import Library
-from samaf.picture import draw
+from samaf.picture import can_draw, draw
+from samaf.places import make_folder
+from samaf.synthesiser import (
+    BELL,
+    BRASS,
+    FLUTE,
+    MAJOR,
+    MARIMBA,
+    MINOR,
+    ORGAN,
+    PENTATONIC,
+    PIANO,
+    PLUCK,
+    REED,
+    STRINGS,
+    WHOLE,
+    Piece,
+    Samples,
+    echo,
+)
 
 if TYPE_CHECKING:
     from samaf.match import Match
@@ -35,113 +54,11 @@ PICTURED = "telephone, noisy"
 RESULTS = "demo.json"
 """File of a demo's folder; also the sign that the folder is one, and may be written anew."""
 
-Samples = NDArray[np.float64]
+INDEX, PICTURE = f"index{INDEX_SUFFIX}", "demo.png"
+"""Its other files."""
 
 
 # -- the library ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A sound with a pitch: strengths of its partials, how they are tuned, how a note begins and dies away."""
-
-    partials: tuple[float, ...]
-    stretch: float = 0.0  # 0: harmonic; bells and bars have partials further apart
-    attack_s: float = 0.01
-    decay_s: float = 0.5
-    vibrato: float = 0.0
-
-    def note(self, pitch_hz: float, length_s: float, rng: np.random.Generator) -> Samples:
-        """One note, with phases of its own."""
-        t = np.arange(round(length_s * SAMPLE_RATE)) / SAMPLE_RATE
-        envelope = np.minimum(t / self.attack_s, 1) * np.exp(-t / self.decay_s)
-        envelope *= np.minimum((length_s - t) / 0.02, 1)
-        wobble = self.vibrato * np.sin(2 * np.pi * 5.5 * t) / 5.5
-        out = np.zeros(len(t))
-        for k, strength in enumerate(self.partials, start=1):
-            hz = pitch_hz * k ** (1 + self.stretch)
-            if hz < 0.47 * SAMPLE_RATE:
-                fading = np.exp(-t * 0.6 * (k - 1) / self.decay_s / 4)
-                out += strength * fading * np.sin(2 * np.pi * hz * (t + wobble) + rng.uniform(0, 2 * np.pi))
-        return envelope * out
-
-
-PIANO = Voice((1, 0.6, 0.4, 0.25, 0.2, 0.12, 0.08, 0.05), 0.004, 0.004, 0.7)
-ORGAN = Voice((1, 0.8, 0.1, 0.6, 0.05, 0.3, 0.02, 0.4), 0.0, 0.03, 6.0)
-BELL = Voice((0.6, 1.0, 0.5, 0.7, 0.3, 0.4, 0.2), 0.17, 0.002, 1.4)
-MARIMBA = Voice((1, 0.1, 0.05, 0.4), 0.0, 0.003, 0.18)
-STRINGS = Voice(tuple(1 / k for k in range(1, 16)), 0.0, 0.12, 4.0, 0.006)
-BRASS = Voice((0.7, 1, 0.95, 0.8, 0.6, 0.45, 0.3, 0.22, 0.15, 0.1), 0.0, 0.05, 2.0, 0.003)
-FLUTE = Voice((1, 0.25, 0.08, 0.03), 0.0, 0.06, 3.0, 0.005)
-REED = Voice((1, 0.02, 0.75, 0.03, 0.5, 0.02, 0.35, 0.02, 0.2), 0.0, 0.04, 3.0, 0.003)
-PLUCK = Voice(tuple(0.85**k for k in range(12)), 0.0, 0.003, 0.35)
-BASS = Voice((1, 0.7, 0.4, 0.2, 0.1), 0.0, 0.01, 0.8)
-
-MAJOR, MINOR, PENTATONIC, WHOLE = (
-    (0, 2, 4, 5, 7, 9, 11),
-    (0, 2, 3, 5, 7, 8, 10),
-    (0, 2, 4, 7, 9),
-    (0, 2, 4, 6, 8, 10),
-)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A recipe: voices over a scale, notes per second, drums."""
-
-    title: str
-    lead: Voice
-    chords: Voice
-    scale: tuple[int, ...]
-    root_hz: float
-    pace: float
-    drums: float = 0.0
-    length_s: float = 25.0
-
-    def play(self) -> Samples:
-        """The piece, the same each time."""
-        rng = np.random.default_rng([ord(c) for c in self.title])
-        out = np.zeros(round(self.length_s * SAMPLE_RATE))
-        self._melody(out, rng, self.lead, 2.0, self.pace, 1.0)
-        self._melody(out, rng, BASS, 0.5, self.pace / 3, 0.9)
-        at = 0.0
-        while at < self.length_s:
-            length = float(rng.choice([1.0, 1.5, 2.0])) * 2.5 / self.pace
-            start = int(rng.integers(len(self.scale)))
-            for step in (0, 2, 4, 6)[: int(rng.integers(3, 5))]:
-                _mix(out, at, 0.3 * self.chords.note(self._pitch(start + step), length, rng))
-            at += length
-        if self.drums:
-            self._beat(out, rng)
-        room = _echo(out, 0.031, 0.25) + _echo(out, 0.073, 0.18) - out
-        return 0.6 * room / np.abs(room).max()
-
-    def _pitch(self, step: int) -> float:
-        octave, degree = divmod(step, len(self.scale))
-        return float(self.root_hz * 2 ** (octave + self.scale[degree] / 12))
-
-    def _melody(
-        self, out: Samples, rng: np.random.Generator, voice: Voice, height: float, pace: float, level: float
-    ) -> None:
-        at, step = 0.0, 0
-        while at < self.length_s:
-            length = float(rng.choice([0.5, 1.0, 1.0, 1.5, 2.0])) / pace
-            step = int(np.clip(step + rng.integers(-3, 4), -4, 9))
-            if rng.random() > 0.1:
-                note = voice.note(height * self._pitch(step), 1.2 * length, rng)
-                _mix(out, at, level * float(rng.uniform(0.6, 1)) * note)
-            at += length
-
-    def _beat(self, out: Samples, rng: np.random.Generator) -> None:
-        t = np.arange(SAMPLE_RATE // 4) / SAMPLE_RATE
-        kick = np.sin(2 * np.pi * (45 * t + 6 * (1 - np.exp(-t * 30)))) * np.exp(-t * 14)
-        for beat in range(int(self.length_s * self.pace)):
-            at = beat / self.pace + float(rng.normal(0, 0.004))
-            if beat % 4 in (0, 2) and rng.random() < 0.9:
-                _mix(out, max(at, 0), 1.5 * self.drums * kick)
-            if rng.random() < 0.7:
-                hiss = np.diff(rng.standard_normal(len(t) + 1)) * np.exp(-t * rng.uniform(20, 70))
-                _mix(out, max(at, 0), 0.25 * self.drums * hiss)
 
 
 PIECES = (
@@ -164,18 +81,7 @@ STRANGER = Piece("Nobody Knows", BRASS, PLUCK, PENTATONIC, 155.6, 3.4, 0.7)
 """A piece that is not in the library."""
 
 
-def _mix(out: Samples, at_s: float, sound: Samples) -> None:
-    start = round(at_s * SAMPLE_RATE)
-    part = sound[: max(0, len(out) - start)]
-    out[start : start + len(part)] += part
-
-
 # -- the ways of the world --------------------------------------------------------------------------------------------
-
-
-def _echo(x: Samples, delay_s: float, level: float) -> Samples:
-    n = round(delay_s * SAMPLE_RATE)
-    return x + level * np.concatenate([np.zeros(n), x[:-n]])
 
 
 def _noisy(x: Samples, snr_db: float, pink: bool = False) -> Samples:
@@ -232,7 +138,7 @@ CLIPS = (
     Clip(PIECES[4], 17.29, "noise, 3 dB", lambda x: _noisy(x, 3, pink=True)),
     Clip(PIECES[5], 8.61, "low-pass, 2 kHz", lambda x: _band(x, 1, 2000)),
     Clip(PIECES[7], 13.46, PICTURED, lambda x: _noisy(_band(_clipped(x, 2), 300, 3400), 12)),
-    Clip(PIECES[8], 2.74, "echo", lambda x: _echo(_echo(x, 0.11, 0.6), 0.23, 0.4)),
+    Clip(PIECES[8], 2.74, "echo", lambda x: echo(echo(x, 0.11, 0.6), 0.23, 0.4)),
     Clip(PIECES[9], 20.18, "in a hall", _room),
     Clip(PIECES[10], 6.92, "overdriven", lambda x: _clipped(x, 6)),
     Clip(PIECES[11], 15.55, "very quiet", lambda x: 0.01 * x),
@@ -286,7 +192,7 @@ def run_demo(
     Parameters
     ----------
     folder
-        Gets ``music/``, ``clips/``, ``index.samaf``, ``demo.png`` and ``demo.json``; missing, empty, or an earlier
+        Gets ``music/``, ``clips/``, ``index.samafdb``, ``demo.png`` and ``demo.json``; missing, empty, or an earlier
         demo's.
     model
         Weights file; by default the model that ships.
@@ -310,7 +216,7 @@ def run_demo(
     note("fingerprinting them")
     answers = []
     pictured: tuple[Clip, Match] | None = None
-    with Library(folder / "index.samaf", writable=True, model=model) as library:
+    with Library(folder / INDEX, writable=True, model=model) as library:
         report = library.add(folder / "music")
         if report.failures:
             raise StoreError("; ".join(f"{shown(path)}: {reason}" for path, reason in report.failures))
@@ -325,12 +231,10 @@ def run_demo(
             answered(answers[-1])
             if match is not None and (clip.spoiled == PICTURED or pictured is None):
                 pictured = clip, match
-        note("drawing")
-        if pictured is not None:
+        if pictured is not None and can_draw():
+            note("drawing")
             clip, match = pictured
-            draw(
-                library.encoder, folder / "clips" / clip.name, match, folder / "demo.png", label=clip.spoiled
-            )
+            draw(library.encoder, folder / "clips" / clip.name, match, folder / PICTURE, label=clip.spoiled)
     (folder / RESULTS).write_text(json.dumps([asdict(answer) for answer in answers], indent=1))
     return answers
 
@@ -338,13 +242,14 @@ def run_demo(
 def _prepare(folder: Path) -> None:
     """Make the folder ready; one that is not a demo's is left alone."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if any(folder.iterdir()) and not (folder / RESULTS).exists():
             raise StoreError(f"{shown(folder)}: holds other things; name a new folder with --out")
         (folder / RESULTS).write_text("[]")
         for name in ("music", "clips"):
             (folder / name).mkdir(exist_ok=True)
-        for name in ("index.samaf", "index.samaf-lock"):
+        former = f"index{FORMER_INDEX_SUFFIX}"
+        for name in (INDEX, former, f"{former}-lock", PICTURE):
             with suppress(FileNotFoundError):
                 (folder / name).unlink()
     except OSError as error:

@@ -34,7 +34,7 @@ from samaf.features import (
 )
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.onnx_runtime import onnxruntime
-from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
+from samaf.settings import BITS, QUERY_HOP_S, REFERENCE_HOP_S
 from samaf.weights import DEFAULT_PATH, Weights
 
 SILENCE_LEVEL = 10.0 ** (-75.0 / 10.0)
@@ -139,11 +139,14 @@ class Encoder:
         A weights file; None takes the model that ships.
     bits
         Code length: 64, 128 or 256 with the model that ships.
+    query_hop_s
+        Seconds from hash to hash in a query: what the index asks for that is searched, as a `Library`'s encoder has it.
 
     Attributes
     ----------
     weights : Weights
     bits : int
+    query_hop_s : float
     model_id : str
 
     Raises
@@ -160,7 +163,9 @@ class Encoder:
     (3, 2)
     """
 
-    def __init__(self, model: PathLike | None = None, *, bits: int = 128) -> None:
+    def __init__(
+        self, model: PathLike | None = None, *, bits: int = BITS, query_hop_s: float = QUERY_HOP_S
+    ) -> None:
         self.path = Path(model) if model is not None else DEFAULT_PATH
         self.weights = Weights.load(self.path)
         inputs = FRONT_ENDS[self.weights.front_end][0].n_values if self.weights.front_end in FRONT_ENDS else 0
@@ -173,7 +178,7 @@ class Encoder:
             raise ModelError(
                 f"{shown(self.path)}: the model has no code of {bits} bits; choose one of {lengths}"
             )
-        self.bits = bits
+        self.bits, self.query_hop_s = bits, query_hop_s
         self.model_id = self.weights.model_id
         self._network = Network(self.weights, bits)
 
@@ -208,16 +213,23 @@ class Encoder:
         ------
         AudioError
             If the audio cannot be read, is shorter than 1 s, or holds NaN or infinity.
+        ValueError
+            If the samples are not one channel of floats, or the hop is no multiple of 0.01 s.
         """
         if isinstance(audio, (str, os.PathLike)):
             blocks, name = stream_audio(audio), shown(audio)
         else:
-            blocks, name = iter([np.asarray(audio)]), "samples"
+            blocks, name = iter([audio]), "samples"
         return self.encode_stream(blocks, hop_s=hop_s, confidence=confidence, overhang=overhang, name=name)
 
-    def encode_query(self, audio: PathLike | Float32, *, hop_s: float = QUERY_HOP_S) -> Fingerprint:
-        """Fingerprint with confidence and overhanging windows: what :meth:`samaf.search.Searcher.search` takes."""
-        return self.encode(audio, hop_s=hop_s, confidence=True, overhang=True)
+    def encode_query(self, audio: PathLike | Float32, *, hop_s: float | None = None) -> Fingerprint:
+        """Fingerprint with confidence and overhanging windows: what :meth:`samaf.search.Searcher.search` takes.
+
+        Like :meth:`encode`, with `hop_s` by default the encoder's `query_hop_s`.
+        """
+        return self.encode(
+            audio, hop_s=self.query_hop_s if hop_s is None else hop_s, confidence=True, overhang=True
+        )
 
     def encode_stream(
         self,
@@ -340,9 +352,9 @@ class _Counter:
         return self.n_samples / SAMPLE_RATE
 
     def count(self, blocks: Iterable[Float32], name: str) -> Iterator[Float32]:
-        for block in blocks:
+        for block in map(np.asarray, blocks):
             if block.ndim != 1 or block.dtype.kind != "f":
-                raise AudioError(
+                raise ValueError(
                     f"{name}: shape {block.shape} and type {block.dtype}; give one channel of float samples at "
                     "16 kHz (samaf.read_audio makes them)"
                 )

@@ -51,6 +51,8 @@ NORMALISED_SCALE = 3.0
 
 _CHUNK = 128
 """Frames transformed at once: they and their spectra stay in the second-level cache."""
+_GROUP = 8
+"""Filters multiplied at once."""
 
 Float32 = NDArray[np.float32]
 
@@ -113,12 +115,35 @@ class _Framer:
         return np.lib.stride_tricks.sliding_window_view(data, self.length)[::HOP][:count]
 
 
-@cache
-def _mel_tables() -> tuple[Float32, Float32]:
-    """(analysis window (1024,), filters (513, 65)).
+class _Filters:
+    """A bank of filters over spectra, in order of frequency.
 
-    The last column of the filters adds up the in-band power so that it is the mean square of the samples.
+    Filters that are neighbours hear the same part of the spectrum, so a group of them is multiplied with that part: a
+    fraction of the whole product, and small enough to stay on this thread (see :mod:`samaf.products`).
+
+    Parameters
+    ----------
+    filters : (bins, n)
+        Zero where a filter hears nothing.
     """
+
+    def __init__(self, filters: NDArray) -> None:
+        self._groups = []
+        for at in range(0, filters.shape[1], _GROUP):
+            group = slice(at, at + _GROUP)
+            heard = np.flatnonzero(filters[:, group].any(axis=1))
+            bins = slice(heard[0], heard[-1] + 1)
+            self._groups.append((bins, group, np.ascontiguousarray(filters[bins, group])))
+
+    def apply(self, power: NDArray, out: NDArray) -> None:
+        """Write what each filter hears of power spectra (k, bins) to `out` (k, n)."""
+        for bins, group, filters in self._groups:
+            np.matmul(power[:, bins], filters, out=out[:, group])
+
+
+@cache
+def _mel_tables() -> tuple[Float32, _Filters, slice, np.float32]:
+    """Analysis window (1024,); filters; in-band bins, and what makes the sum of them the samples' mean square."""
     window = np.hanning(MEL_FRAME + 1)[:-1]
     edges = mel_to_hz(
         np.linspace(hz_to_mel(np.array(MEL_LOW_HZ)), hz_to_mel(np.array(MEL_HIGH_HZ)), MEL_BANDS + 2)
@@ -127,9 +152,9 @@ def _mel_tables() -> tuple[Float32, Float32]:
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0.0, np.minimum(rise, fall))
-    in_band = ((bins >= MEL_LOW_HZ) & (bins <= MEL_HIGH_HZ)) * 2.0 / (MEL_FRAME * np.sum(window**2))
-    filters = np.concatenate([triangles, in_band[:, None]], axis=1)
-    return window.astype(np.float32), np.ascontiguousarray(filters, np.float32)
+    in_band = slice(*np.searchsorted(bins, [MEL_LOW_HZ, MEL_HIGH_HZ]))
+    scale = np.float32(2.0 / (MEL_FRAME * np.sum(window**2)))
+    return window.astype(np.float32), _Filters(triangles.astype(np.float32)), in_band, scale
 
 
 class LogMel:
@@ -150,21 +175,23 @@ class LogMel:
 
     @staticmethod
     def _transform(cut: NDArray) -> tuple[Float32, Float32]:
-        window, filters = _mel_tables()
-        bands = np.empty((len(cut), MEL_BANDS + 1), np.float32)
+        window, filters, in_band, scale = _mel_tables()
+        values, level = np.empty((len(cut), MEL_BANDS), np.float32), np.empty(len(cut), np.float32)
         for a in range(0, len(cut), _CHUNK):
             spectrum = np.fft.rfft(cut[a : a + _CHUNK] * window)
             parts = spectrum.view(np.float32)
             np.multiply(parts, parts, out=parts)
-            np.matmul(parts[:, 0::2] + parts[:, 1::2], filters, out=bands[a : a + _CHUNK])
-        values = np.ascontiguousarray(bands[:, :MEL_BANDS])
+            power = parts[:, 0::2] + parts[:, 1::2]
+            filters.apply(power, values[a : a + _CHUNK])
+            np.sum(power[:, in_band], axis=1, out=level[a : a + _CHUNK])
         values += np.float32(MEL_FLOOR)
-        return np.log(values, out=values), bands[:, MEL_BANDS].copy()
+        level *= scale
+        return np.log(values, out=values), level
 
 
 @cache
-def _mfcc_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(filters (257, 26), cosine transform with lifter (26, 13))."""
+def _mfcc_tables() -> tuple[_Filters, NDArray[np.float64]]:
+    """Filters, and the cosine transform with lifter (26, 13)."""
     mel = np.linspace(0.0, hz_to_mel(np.array(SAMPLE_RATE / 2)), MFCC_BANDS + 2)
     edges = np.floor((MFCC_FFT + 1) * mel_to_hz(mel) / SAMPLE_RATE)
     bins = np.arange(MFCC_FFT // 2 + 1)
@@ -180,7 +207,7 @@ def _mfcc_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     cosines = np.cos(np.pi * order * (2 * band[:, None] + 1) / (2 * MFCC_BANDS)) * np.sqrt(2.0 / MFCC_BANDS)
     cosines[:, 0] /= np.sqrt(2.0)
     lifter = 1.0 + MFCC_LIFTER / 2.0 * np.sin(np.pi * order / MFCC_LIFTER)
-    return filters, cosines * lifter
+    return _Filters(filters), cosines * lifter
 
 
 class Mfcc:
@@ -229,7 +256,8 @@ class Mfcc:
             spectrum = np.fft.rfft(chunk, MFCC_FFT)
             power = (spectrum.real**2 + spectrum.imag**2) / MFCC_FFT
             energy = power.sum(axis=1)
-            bands = power @ filters
+            bands = np.empty((len(power), MFCC_BANDS))
+            filters.apply(power, bands)
             coefficients = np.log(np.where(bands == 0.0, tiny, bands)) @ cosines
             coefficients[:, 0] = np.log(np.where(energy == 0.0, tiny, energy))
             values[a : a + _CHUNK] = coefficients

@@ -12,13 +12,11 @@ import soundfile
 
 from samaf.audio import is_audio_path
 from samaf.fingerprint import is_fingerprint_path
+from samaf.formats import LMDB_MAGIC, LMDB_MAGIC_AT
 
 _TAGS = ("title", "artist", "album", "date", "tracknumber", "genre")
 _TAG_CHARS = 200  # some files carry a page of text as their title
 _DIGEST_BYTES = 1 << 20
-_LMDB_MAGIC = struct.pack(
-    "=I", 0xBEEFC0DE
-)  # at byte 16 of an index, which shares its suffix with fingerprints
 
 StrPath = str | os.PathLike[str]
 
@@ -61,34 +59,43 @@ def _walk(top: str, folders: set[tuple[int, int]], refuse: Callable[[str, str], 
         something = True
         refuse(str(error.filename), f"cannot be searched ({error.strerror}); check its permissions")
 
-    for folder, subfolders, names in os.walk(top, onerror=unlisted, followlinks=True):
+    left = [top]
+    while left:
+        folder = left.pop()
         try:
             status = os.stat(folder)
-        except OSError as error:  # deleted meanwhile
+            if (status.st_dev, status.st_ino) in folders:  # a link back up would lead in circles
+                something = True
+                continue
+            folders.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listed:
+                entries = sorted((e for e in listed if not e.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
             unlisted(error)
             continue
-        if (status.st_dev, status.st_ino) in folders:  # a link back up would lead in circles
-            subfolders.clear()
-            something = True
-            continue
-        folders.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and (is_audio_path(name) or _is_fingerprint(path)):
+        left += [entry.path for entry in reversed(entries) if _is_folder(entry)]
+        for entry in entries:
+            if not _is_folder(entry) and (is_audio_path(entry.name) or _is_fingerprint(entry.path)):
                 something = True
-                yield path
+                yield entry.path
     if not something:
         refuse(top, "holds no audio files; name the folder that does")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles, or where nobody may look
+        return False
+
+
 def _is_fingerprint(path: str) -> bool:
-    """Tell fingerprint files from indexes, which are called the same."""
+    """Tell fingerprint files from indexes, which were called the same."""
     if not is_fingerprint_path(path):
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(20)[16:] != _LMDB_MAGIC
+            return file.read(LMDB_MAGIC_AT + 4)[LMDB_MAGIC_AT:] != struct.pack("=I", LMDB_MAGIC)
     except OSError:
         return True  # whoever reads it will say why it cannot be read
 

@@ -21,7 +21,6 @@ import json
 import math
 import os
 import re
-import secrets
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -31,12 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samaf.atomic import atomic_write
 from samaf.errors import FingerprintError, shown
+from samaf.formats import FINGERPRINT_MAGIC, FINGERPRINT_SUFFIX
 
-FILE_SUFFIX = ".samaf"
-"""File name ending of saved fingerprints."""
-
-_MAGIC = b"SAMAFP"
 _VERSION, _OVERHANGING = 1, 2
 _PREFIX = struct.Struct("<6sHI")
 _CRC = struct.Struct("<I")
@@ -45,7 +42,7 @@ _MODEL_ID = re.compile(r"[0-9a-f]{64}")
 
 def is_fingerprint_path(path: str | os.PathLike[str]) -> bool:
     """Tell by its ending whether a file name is one of a saved fingerprint."""
-    return os.path.splitext(os.fspath(path))[1].lower() == FILE_SUFFIX
+    return os.path.splitext(os.fspath(path))[1].lower() == FINGERPRINT_SUFFIX
 
 
 def mark_rows(hashes: NDArray[np.uint64], valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -237,7 +234,7 @@ class Fingerprint:
             header["start_s"] = float(self.start_s)
         version = _VERSION if self.known is None else _OVERHANGING
         text = json.dumps(header).encode()
-        parts = [_PREFIX.pack(_MAGIC, version, len(text)), text]
+        parts = [_PREFIX.pack(FINGERPRINT_MAGIC, version, len(text)), text]
         parts += [self.hashes.astype("<u8").tobytes(), self.valid.astype("u1").tobytes()]
         if self.confidence is not None:
             parts.append(np.minimum(self.confidence, np.finfo(np.float16).max).astype("<f2").tobytes())
@@ -245,7 +242,8 @@ class Fingerprint:
             parts.append(self.known.astype("<f4").tobytes())
         data = b"".join(parts)
         try:
-            _write_atomically(Path(path), data + _CRC.pack(zlib.crc32(data)))
+            with atomic_write(path) as file:
+                file.write(data + _CRC.pack(zlib.crc32(data)))
         except OSError as error:
             why = error.strerror or str(error)
             raise FingerprintError(
@@ -268,7 +266,7 @@ class Fingerprint:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise FingerprintError(f"{shown(path)}: cannot be read ({why}); check the file") from error
-        if not data.startswith(_MAGIC):
+        if not data.startswith(FINGERPRINT_MAGIC):
             raise FingerprintError(f"{shown(path)}: not a fingerprint file; make one with `samaf encode`")
         damaged = FingerprintError(f"{shown(path)}: is damaged or cut off; make it again with `samaf encode`")
         if len(data) < _PREFIX.size + _CRC.size:
@@ -312,18 +310,3 @@ class Fingerprint:
             start_s=header["start_s"] if overhangs else 0.0,
             known=arrays[-1].astype(np.float32) if overhangs else None,
         )
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the file, then put it in its place: a reader sees the old file or the new one, whole."""
-    # The name keeps out of the way of others who save here, and within the length that file systems allow.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -8,10 +8,11 @@ CPU has it.
 
 from __future__ import annotations
 
-import os
-import sys
+import errno
+import tempfile
+import warnings
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from samaf.errors import shown
+from samaf.places import cache_folder, make_folder
 
 __all__ = ["ber", "distance", "distance_matrix", "frozen", "kernel", "pack", "popcount", "unpack"]
 
@@ -33,20 +37,50 @@ def kernel(function: Callable[..., Any]) -> Any:
     It is kept in the user's cache folder, unless $NUMBA_CACHE_DIR names another: beside the source, numba's files would
     outlast an uninstalled package and be taken for it.
     """
-    given = config.CACHE_DIR  # type: ignore[attr-defined]
-    config.CACHE_DIR = given or str(_cache_folder())  # type: ignore[attr-defined]
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except (RuntimeError, OSError):  # no folder can be written: compile in memory
+    folder = _cache_folder()
+    if folder is None or config.DISABLE_JIT:  # type: ignore[attr-defined]
         return njit(nogil=True)(function)
+    given = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = folder  # type: ignore[attr-defined]
+    try:
+        made: Any = njit(cache=True, nogil=True)(function)
     finally:
         config.CACHE_DIR = given  # type: ignore[attr-defined]
+    keep = made._cache.save_overload
+
+    def keep_if_there_is_room(*args: Any) -> None:
+        try:
+            keep(*args)
+        except OSError as error:
+            _warn(folder, error.strerror)
+
+    made._cache.save_overload = keep_if_there_is_room
+    return made
 
 
-def _cache_folder() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "samaf"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "samaf"
+@cache
+def _cache_folder() -> str | None:
+    """Where machine code is kept; None if nothing can be written there."""
+    folder = config.CACHE_DIR or cache_folder()  # type: ignore[attr-defined]
+    try:
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "this user has no home folder")
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError as error:
+        _warn(str(folder or "cache folder"), error.strerror)
+        return None
+
+
+@cache
+def _warn(folder: str, why: str) -> None:
+    warnings.warn(
+        f"{shown(folder)}: compiled code cannot be kept there ({why}), which costs seconds at every start; set "
+        "$NUMBA_CACHE_DIR to a folder that can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

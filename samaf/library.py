@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
 from samaf.match import Matches
+from samaf.places import default_db
 from samaf.search import Searcher
 from samaf.settings import check_hop, check_speed, processors
 from samaf.verdict import Limits
@@ -39,26 +39,13 @@ SKETCH_HOP_S = 0.4
 StrPath = str | os.PathLike[str]
 
 
-def default_db() -> Path:
-    """Where the index lies by default: ``$SAMAF_DB``, or ``samaf/index.samaf`` in the user's data folder."""
-    named = os.environ.get("SAMAF_DB")
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "darwin":
-        folder = home / "Library" / "Application Support"
-    else:
-        folder = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return folder / "samaf" / "index.samaf"
-
-
 class Library:
     """An index and the model that it was made with.
 
     Parameters
     ----------
     path : path-like, optional
-        The index; by default `default_db()`.
+        The index; by default :func:`samaf.places.default_db`.
     writable : bool
         Open it for adding, and make it if it is missing.
     model : path-like, optional
@@ -84,8 +71,8 @@ class Library:
 
     Examples
     --------
-    >>> with Library("music.samaf", writable=True) as library:  # doctest: +SKIP
-    ...     library.add(["music/"])
+    >>> with Library("music.samafdb", writable=True) as library:
+    ...     report = library.add(["music/"])
     ...     library.search("clip.wav")[0].title
     'Gymnopédie No. 1'
     """
@@ -103,8 +90,10 @@ class Library:
         if hop_s is not None:
             check_hop(hop_s)
         if writable and not os.path.lexists(self.path):
-            self.encoder = Encoder(model, bits=settings.BITS if bits is None else bits)
-            self.index = self._created(settings.REFERENCE_HOP_S if hop_s is None else hop_s, model)
+            hop_s = settings.REFERENCE_HOP_S if hop_s is None else hop_s
+            bits = settings.BITS if bits is None else bits
+            self.encoder = Encoder(model, bits=bits, query_hop_s=_query_hop(hop_s))
+            self.index = self._created(hop_s, model)
             return
         self.index = Index.open(self.path, readonly=not writable)
         try:
@@ -120,7 +109,7 @@ class Library:
             model_id=self.encoder.model_id,
             bits=self.encoder.bits,
             hop_s=hop_s,
-            query_hop_s=_query_hop(hop_s),
+            query_hop_s=self.encoder.query_hop_s,
             model_name=self.encoder.path.name,
             model_path="" if model is None else os.path.abspath(model),
         )
@@ -177,8 +166,9 @@ class Library:
         Raises
         ------
         StoreError
-            The index cannot be written, or the disk is full. What was stored before stays.
+            The index is open for reading only, or cannot be written, or the disk is full. What was stored before stays.
         """
+        self.index.check_writable()
         places = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         return Adding(self.index, self.encoder, progress, outcome, jobs or processors()).run(places)
 
@@ -238,6 +228,8 @@ class Library:
             The clip cannot be read, is shorter than 1 s, or has no content.
         MismatchError
             The fingerprint does not fit the index.
+        ValueError
+            The samples are not one channel of floats, or a limit is out of its range.
         """
         check_speed(*speed)
         limits = Limits(min_probability=min_probability, prior=prior, max_evalue=max_evalue, ber=ber, top=top)
@@ -270,7 +262,7 @@ class Library:
         blocks = stream_audio(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
         return self.encoder.encode_stream(
             _keeping(blocks, samples),
-            hop_s=self.index.header.query_hop_s,
+            hop_s=self.encoder.query_hop_s,
             confidence=True,
             overhang=True,
             name=name,
@@ -307,7 +299,7 @@ def _keeping(
     """Pass blocks on and keep them, as long as they are a short clip."""
     total = 0
     for block in blocks:
-        total += len(block)
+        total += np.size(block)
         if total <= SPEED_CLIP_S * SAMPLE_RATE:
             kept.append(block)
         else:
@@ -333,13 +325,13 @@ def _encoder_of(index: Index, model: StrPath | None) -> Encoder:
     """The encoder that an index was made with: from the file given, the one noted in it, or the one that ships."""
     header = index.header
     if model is not None:
-        encoder = Encoder(model, bits=header.bits)
+        encoder = Encoder(model, bits=header.bits, query_hop_s=header.query_hop_s)
         index.check_fits(model_id=encoder.model_id)
         return encoder
     noted: list[StrPath] = [header.model_path] if header.model_path else []
     for path in [*noted, DEFAULT_PATH]:
         try:
-            encoder = Encoder(path, bits=header.bits)
+            encoder = Encoder(path, bits=header.bits, query_hop_s=header.query_hop_s)
         except ModelError:
             continue
         if encoder.model_id == header.model_id:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
@@ -20,11 +21,35 @@ if TYPE_CHECKING:
 
 LONGEST_S = 60.0
 """Of longer matches, so much is drawn."""
+NEEDED = "drawing needs matplotlib, which is not installed; run: pip install 'samaf[plot]'"
 
 _INK, _PAPER, _RED = "#22223b", "#f4f1ea", "#d62839"
 
 StrPath = str | os.PathLike[str]
 Float32 = NDArray[np.float32]
+
+
+def can_draw() -> bool:
+    """Whether what draws is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def drawing() -> Any:
+    """Return `matplotlib.pyplot`, drawing into files.
+
+    Raises
+    ------
+    SamafError
+        If it is not installed.
+    """
+    if not can_draw():
+        raise SamafError(NEEDED)
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def draw(encoder: Encoder, clip: StrPath, match: Match, out: StrPath, *, label: str = "") -> None:
@@ -50,12 +75,9 @@ def draw(encoder: Encoder, clip: StrPath, match: Match, out: StrPath, *, label: 
     AudioError
         If clip or track cannot be read as audio.
     SamafError
-        If the picture cannot be written.
+        If matplotlib is not installed, or the picture cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    pyplot = drawing()
     from matplotlib.colors import ListedColormap
 
     end_s = min(match.query_end_s, match.query_start_s + LONGEST_S)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
+import inspect
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from synth import tune, write
 
 import samaf
 from samaf import errors
@@ -33,6 +37,23 @@ def test_exports_are_there() -> None:
             assert getattr(samaf, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Enkoder'"):
         samaf.Enkoder  # noqa: B018
+
+
+def test_the_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "music").mkdir()
+    for seed, name in enumerate(["music/Gymnopédie No. 1.flac", "music/Other.flac", "song.flac"]):
+        write(tmp_path / name, tune(20, seed))
+    write(tmp_path / "concert.flac", tune(70))
+    write(tmp_path / "clip.wav", tune(20, 0)[80000:160000])
+    monkeypatch.chdir(tmp_path)
+    names = [module.name for module in pkgutil.walk_packages(samaf.__path__, "samaf.")]
+    tried = 0
+    for name in names:
+        if not name.startswith(("samaf.model", "samaf.__main__")):
+            module = importlib.import_module(name)
+            assert "+SKIP" not in (inspect.getsource(module) or "")
+            tried += doctest.testmod(module, raise_on_error=True).attempted
+    assert tried > 15
 
 
 def test_importing_samaf_is_light() -> None:

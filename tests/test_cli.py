@@ -307,6 +307,16 @@ def test_matches_are_drawn(samaf: Callable[..., Ended], library: Path, clip: Pat
     assert ended.status == 2 and len(ended.complaints) == 1 and "name another folder" in ended.err
 
 
+def test_nothing_is_searched_for_that_cannot_be_drawn(
+    samaf: Callable[..., Ended], library: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = samaf("search", "--db", library, clip, "--explain", tmp_path / "pictures")
+    line = "samaf: drawing needs matplotlib, which is not installed; run: pip install 'samaf[plot]'"
+    assert (ended.status, ended.out, ended.err.splitlines()) == (2, "", [line])
+    assert not (tmp_path / "pictures").exists()
+
+
 def test_fingerprint_files_are_clips_too(
     samaf: Callable[..., Ended], library: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -674,6 +684,9 @@ def test_encode_overwrites_nothing_but_its_own(
         ended = samaf("encode", other, "-o", target)
         assert ended.status == 2 and "is no fingerprint" in ended.complaints[0]
         assert target.read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    ended = samaf("encode", other, "-o", tmp_path / "pipe")
+    assert ended.status == 2 and "pipe: is no regular file; name another" in ended.complaints[0]
     for _ in range(2):
         assert samaf("encode", song).status == 0
     assert samaf("encode", song, "-o", song / "x").status == 2
@@ -710,6 +723,12 @@ def test_training_passes_its_options_on(
     assert (options["out"], options["seed"], options["jobs"]) == (out, 3, 2)
     assert (options["preset"].name, options["preset"].steps) == ("paper", 500)
     assert samaf("train", "--data", "a", "--out", tmp_path / "model.h5").status == 2
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else True)
+    ended = samaf("train", "--data", "a", "--out", out)
+    assert ended.status == 0 and ended.complaints[0] == (
+        "samaf: the training will have no plot: drawing needs matplotlib, which is not installed; run: "
+        "pip install 'samaf[plot]'"
+    )
 
 
 def test_calibrating_without_scipy(samaf: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_other_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "holds other things" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["index.samaf"]
     assert main(["demo", "--out", str(tmp_path / "index.samaf")]) == 2
+
+
+def test_without_matplotlib_there_is_no_picture(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PIECES", demo.PIECES[:1])
+    monkeypatch.setattr(demo, "CLIPS", demo.CLIPS[:1])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["demo", "--out", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 1" in out and "picture" not in out and not (folder / "demo.png").exists()
+    assert err.splitlines()[0] == (
+        "samaf: there will be no picture: drawing needs matplotlib, which is not installed; run: "
+        "pip install 'samaf[plot]'"
+    )
 
 
 def test_pieces_are_the_same_every_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -503,9 +503,9 @@ def test_samples_that_are_no_numbers(encoder: Encoder, value: float) -> None:
     ids=lambda x: f"{x.dtype}{x.shape}",
 )
 def test_samples_of_another_kind(encoder: Encoder, samples: np.ndarray) -> None:
-    with pytest.raises(AudioError, match="give one channel of float samples at 16 kHz"):
+    with pytest.raises(ValueError, match=r"^samples: [^\n]*give one channel of float samples at 16 kHz"):
         encoder.encode(samples)
-    with pytest.raises(AudioError, match=r"^radio: .*give one channel"):
+    with pytest.raises(ValueError, match=r"^radio: .*give one channel"):
         encoder.encode_stream([tune(1), samples], name="radio")
 
 

@@ -20,7 +20,8 @@ from samaf import ingest as room
 from samaf import library as library_room
 from samaf.encoder import Encoder
 from samaf.ingest import AddReport, Outcome
-from samaf.library import SPEED_CLIP_S, _Restored, default_db
+from samaf.library import SPEED_CLIP_S, _Restored
+from samaf.places import default_db
 from samaf.settings import check_hop
 from samaf.verdict import Limits
 from samaf.weights import DEFAULT_PATH, Weights
@@ -353,6 +354,32 @@ def test_an_index_keeps_its_shape(db: Path, music: Path) -> None:
 def test_the_query_hop_divides_the_hop(db: Path) -> None:
     with Library(db, writable=True, hop_s=0.25) as library:
         assert library.index.header.query_hop_s == 0.05
+        assert library.encoder.encode_query(tune(2)).hop_s == 0.05
+    with Library(db) as library:
+        assert library.encoder.encode_query(tune(2)).hop_s == 0.05
+        assert library.encoder.encode_query(tune(2), hop_s=0.02).hop_s == 0.02
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(32000, np.int16), np.zeros((2, 32000), np.float32), np.float32(1), [1, 2], None]
+)
+def test_samples_of_another_kind_are_a_mistake_of_the_caller(stocked: Path, samples: Any) -> None:
+    with (
+        Library(stocked) as library,
+        pytest.raises(ValueError, match=r"^clip: [^\n]*give one channel of float"),
+    ):
+        library.search(samples)
+
+
+def test_an_index_that_is_only_read_is_not_added_to(
+    stocked: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stocked.read_bytes()
+    with Library(stocked) as library:
+        monkeypatch.setattr(library.encoder, "encode_stream", lambda *args, **options: pytest.fail("encoded"))
+        with pytest.raises(StoreError, match="is open for reading only; open it with readonly=False"):
+            library.add(music)
+    assert stocked.read_bytes() == before
 
 
 @pytest.mark.parametrize("hop_s", [0.0, -1.0, 0.005, 1.234, 11.0, float("nan"), float("inf")])
@@ -415,9 +442,14 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("SAMAF_DB", str(tmp_path / "mine.samaf"))
     assert default_db() == tmp_path / "mine.samaf"
     monkeypatch.delenv("SAMAF_DB")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "linux")
-    assert default_db() == tmp_path / "samaf" / "index.samaf"
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name, **options: tmp_path / name)
+    folder = tmp_path / "samaf"
+    assert default_db() == folder / "index.samafdb"
+    folder.mkdir()
+    (folder / "index.samaf").touch()  # of before indexes had an ending of their own
+    assert default_db() == folder / "index.samaf"
+    (folder / "index.samafdb").touch()
+    assert default_db() == folder / "index.samafdb"
 
 
 def test_memory_of_waiting_files_is_bounded(db: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:

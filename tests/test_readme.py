@@ -55,7 +55,7 @@ def test_the_json_example_has_the_fields_of_an_answer() -> None:
 
 def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
     first, second, *_ = blocks("sh")
-    assert first == "pip install . && samaf demo\n"
+    assert first == "pip install '.[plot]' && samaf demo\n"
     assert second == "pip install -e '.[test,train]' && pytest\n"
 
 

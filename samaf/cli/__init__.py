@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from samaf import SamafError, __version__
@@ -44,13 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    # Files are encoded side by side, one thread each. Threads of the matrix products inside would only wait for each
-    # other: on a busy machine that costs twenty times the time. Read when numpy is imported, so it comes first.
+    # No command gains by threads of numpy (see samaf.products), so none are started: on a large machine there may be
+    # more of them than a process may have. Read when numpy is imported, so it comes first.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(name, "1")
     try:
-        args = build_parser().parse_args(argv)
-        status: int = args.run(args)
+        status: int
+        try:
+            args = build_parser().parse_args(argv)
+            status = args.run(args)
+        except SystemExit as end:  # of the parser: help, the version, or wrong usage
+            status = end.code  # type: ignore[assignment]
         sys.stdout.flush()
         return status
     except SamafError as error:
@@ -59,11 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has seen enough. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader of our output has seen enough
         return PIPE_CLOSED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}")
+        return FAILED
+    except MemoryError:
+        complain("not enough memory; end other programs, or search and add less at a time")
+        return FAILED
+    except Exception:  # a mistake of ours, to be reported; not that nothing matched
+        traceback.print_exc()
         return FAILED

@@ -19,7 +19,7 @@ examples:
   samaf demo --out /tmp/demo --json
 
 afterwards, to play with:
-  samaf search --db samaf-demo/index.samaf samaf-demo/clips/*.wav
+  samaf search --db samaf-demo/index.samafdb samaf-demo/clips/*.wav
 """
 
 
@@ -28,8 +28,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="generate a small library, spoil clips of it, and name them",
-        description="Generate a small library, index it, spoil clips of it, name them, and draw one of them. Takes "
-        "less than a minute and needs nothing but this package.",
+        description="Generate a small library, index it, spoil clips of it, name them, and draw one of them (which "
+        "needs matplotlib: pip install 'samaf[plot]'). Takes less than a minute and needs no files.",
         epilog=_EXAMPLES,
     )
     parser.add_argument(
@@ -42,8 +42,11 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; exit status 0 only if every answer was right."""
-    from samaf.demo import run_demo
+    from samaf.demo import INDEX, PICTURE, RESULTS, run_demo
+    from samaf.picture import NEEDED, can_draw
 
+    if not can_draw():
+        complain(f"there will be no picture: {NEEDED}")
     start = time.perf_counter()
     folder = Path(args.out)
     notes = console(stderr=True)
@@ -60,13 +63,11 @@ def run(args: argparse.Namespace) -> int:
         out.print(
             f"[bold]{len(answers) - wrong} of {len(answers)}[/] right, {time.perf_counter() - start:.0f} s"
         )
-        if (folder / "demo.png").exists():
-            out.print(f"picture: {plain(str(folder / 'demo.png'))}")
-        out.print(
-            f"try:     samaf search --db {plain(str(folder / 'index.samaf'))} {plain(str(folder))}/clips/*.wav"
-        )
+        if (folder / PICTURE).exists():
+            out.print(f"picture: {plain(str(folder / PICTURE))}")
+        out.print(f"try:     samaf search --db {plain(str(folder / INDEX))} {plain(str(folder))}/clips/*.wav")
     if wrong:
-        complain(f"{wrong} of the demo's clips got a wrong answer; see {folder / 'demo.json'}")
+        complain(f"{wrong} of the demo's clips got a wrong answer; see {folder / RESULTS}")
     return NO_MATCH if wrong else DONE
 
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from samaf import settings
 from samaf.cli.common import DONE, FAILED, add_json, bits, complain, hop, print_json
 from samaf.errors import AudioError, FingerprintError, shown
+from samaf.formats import FINGERPRINT_MAGIC, FINGERPRINT_SUFFIX
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
-
-_SUFFIX = ".samaf"
-_MAGIC = b"SAMAFP"
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +96,7 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
         targets = [folder]
         folder = folder.parent
     else:
-        targets = [folder / (file.stem + _SUFFIX) for file in files]
+        targets = [folder / (file.stem + FINGERPRINT_SUFFIX) for file in files]
     taken: dict[Path, Path] = {}
     for file, target in zip(files, targets, strict=True):
         if target in taken:
@@ -108,7 +107,7 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
         taken[target] = file
         _spare(target)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise FingerprintError(
             f"{shown(folder)}: cannot be made a folder ({error.strerror}); name another with -o"
@@ -118,9 +117,11 @@ def _targets(files: list[Path], out: str | None) -> list[Path]:
 
 def _spare(target: Path) -> None:
     """Refuse to overwrite what is no fingerprint: a slip of the hand must not cost an index or a song."""
+    if os.path.exists(target) and not os.path.isfile(target):  # to read from a pipe would be to wait for ever
+        raise FingerprintError(f"{shown(target)}: is no regular file; name another file with -o")
     try:
         with open(target, "rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
+            if file.read(len(FINGERPRINT_MAGIC)) == FINGERPRINT_MAGIC:
                 return
     except FileNotFoundError:
         return

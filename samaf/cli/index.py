@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   samaf index add ~/Music                    again after a while: only what is new or has changed is read
-  samaf index add --db radio.samaf --bits 256 --hop 0.5 archive/
+  samaf index add --db radio.samafdb --bits 256 --hop 0.5 archive/
   samaf index remove 17 ~/Music/mistake.mp3
   samaf index stats
 """
@@ -107,7 +107,7 @@ def add_parser(commands: Any) -> None:
 
 def _db(args: argparse.Namespace) -> str | Path:
     if args.db is None:
-        from samaf.library import default_db
+        from samaf.places import default_db
 
         return default_db()
     return args.db

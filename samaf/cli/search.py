@@ -29,6 +29,7 @@ from samaf.cli.common import (
     speeds,
 )
 from samaf.errors import AudioError, FingerprintError, MismatchError, SamafError, shown
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -108,7 +109,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--explain",
         metavar="DIR",
-        help="draw a picture of each match: clip and track, their hashes, and the bits that differ",
+        help="draw a picture of each match: clip and track, their hashes, and the bits that differ (needs matplotlib: "
+        "pip install 'samaf[plot]')",
     )
     parser.add_argument("--exhaustive", action="store_true", help="compare with every position of the index")
     add_json(parser, "one JSON object per clip and match on stdout")
@@ -119,6 +121,11 @@ def run(args: argparse.Namespace) -> int:
     """Search all clips; those that cannot be read are passed over."""
     from samaf.library import Library
 
+    if args.explain is not None:
+        from samaf.picture import NEEDED, can_draw
+
+        if not can_draw():
+            raise SamafError(NEEDED)
     failed = found = False
     with Library(args.db, model=args.model) as library, _Bar() as bar:
         for clip in args.clips:
@@ -157,7 +164,7 @@ def _drawn(library: Library, clip: str, matches: list[Match], folder: Path) -> b
     for rank, match in enumerate(matches, start=1):
         out = folder / f"{Path(clip).stem}-{rank}.png"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             draw(library.encoder, clip, match, out)
         except OSError as error:
             raise SamafError(

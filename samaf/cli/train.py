@@ -11,15 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
-from samaf.errors import ModelError
+from samaf.cli.common import (
+    DONE,
+    add_json,
+    complain,
+    console,
+    count,
+    counted,
+    plain,
+    print_json,
+    progress_bar,
+)
+from samaf.errors import ModelError, shown
+from samaf.formats import WEIGHTS_SUFFIX
 
 _EXAMPLES = """\
 examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
   samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
-  samaf index add --db mine.samaf --model mine.npz ~/Music
+  samaf index add --db mine.samafdb --model mine.npz ~/Music
 
 The same command goes on where it was stopped: the work folder beside the model holds the rendered audio and the
 state after each epoch.
@@ -31,7 +42,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on your own audio (needs TensorFlow)",
-        description="Train a model on folders of audio. Needs TensorFlow: pip install 'samaf[train]'.",
+        description="Train a model on folders of audio. Needs TensorFlow, and matplotlib for a plot of the training: "
+        "pip install 'samaf[train]'.",
         epilog=_EXAMPLES,
     )
     parser.add_argument("--data", nargs="+", required=True, metavar="DIR", help="audio to train on")
@@ -64,8 +76,14 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError("training needs TensorFlow, which is not installed; run: pip install 'samaf[train]'")
     out = Path(args.out)
-    if out.suffix != ".npz":
-        raise ModelError(f"{out}: a weights file ends in .npz; name it {out.name}.npz")
+    if out.suffix != WEIGHTS_SUFFIX:
+        raise ModelError(
+            f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
+        )
+    from samaf.picture import NEEDED, can_draw
+
+    if not can_draw():
+        complain(f"the training will have no plot: {NEEDED}")
     with _quiet():
         from samaf.model.fit import train
     from samaf.model.presets import PRESETS

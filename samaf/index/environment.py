@@ -166,7 +166,7 @@ class Environment:
         while True:
             try:
                 return lmdb.open(
-                    self.path,
+                    os.fsencode(self.path),
                     subdir=False,
                     create=self._new,
                     map_size=sizes[0],

@@ -18,15 +18,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
+from samaf.formats import LMDB_MAGIC, LMDB_MAGIC_AT
 from samaf.index.codec import DamageError
 
-PAGE_HEADER_BYTES = 16
+PAGE_HEADER_BYTES = LMDB_MAGIC_AT
 BRANCH, LEAF, OVERFLOW = 1, 2, 4
 BIG_VALUE = 1  # a node's flag: its value lies in pages of its own
 NODE_HEADER_BYTES = 8
 DEEPEST = 32
 
-_MAGIC, _FORMAT = 0xBEEFC0DE, 1
+_FORMAT = 1
 _PAGE = struct.Struct("=QHHHH")  # number, padding, kind, lower and upper bound of the free space
 _BIG_PAGE = struct.Struct("=QHHI")  # number, padding, kind, how many pages
 _NODE = struct.Struct("=HHHH")  # low and high half of the value's size, flags, size of the key
@@ -80,7 +81,7 @@ def read_meta(fd: int, offset: int) -> Meta | None:
     if len(data) < PAGE_HEADER_BYTES + _META.size:
         return None
     magic, version, _, _, *rest = _META.unpack_from(data, PAGE_HEADER_BYTES)
-    if magic != _MAGIC or version != _FORMAT:
+    if magic != LMDB_MAGIC or version != _FORMAT:
         return None
     (
         page_bytes,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samaf.atomic import put_in_place
 from samaf.errors import LockedError, MismatchError, StoreError, shown
 from samaf.index import segment, tracks
 from samaf.index.change import making, write_header
@@ -23,7 +24,7 @@ from samaf.index.codec import DamageError, decode
 from samaf.index.locks import WriterLock
 from samaf.index.merge import Gathered
 from samaf.index.pages import BRANCH, DEEPEST, LEAF, PAGE_HEADER_BYTES, Meta, Place, Tree, read_meta
-from samaf.index.replacing import new_file, put_in_place
+from samaf.index.replacing import new_file, new_name
 from samaf.index.state import STATE, IndexHeader, State, is_record, part_key, read_header, segment_of
 from samaf.index.tracks import Track
 
@@ -236,7 +237,7 @@ def _saved(wreck: _Wreck, path: str, target: str) -> RepairReport:
             )
             write_header(change, header)
             tracks.append(change.txn, kept)
-        put_in_place(target)
+        put_in_place(new_name(target), target)
     finally:
         lock.release()
     lost += [

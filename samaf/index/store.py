@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from samaf.atomic import inherit, put_in_place
 from samaf.errors import StoreError, shown
 from samaf.index import tracks
 from samaf.index.change import (
@@ -25,10 +26,11 @@ from samaf.index.change import (
 from samaf.index.environment import Environment
 from samaf.index.locks import WriterLock
 from samaf.index.reader import IndexReader
-from samaf.index.replacing import as_before, new_file, new_name, put_in_place, unlink
+from samaf.index.replacing import new_file, new_name, unlink
 from samaf.index.snapshot import Snapshot
 from samaf.index.state import FORMAT_VERSION, IndexHeader
 from samaf.index.tracks import Alias, Track, TrackInfo
+from samaf.places import make_folder
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
@@ -42,8 +44,12 @@ class Index(IndexReader):
 
     Examples
     --------
-    >>> with Index.open("music.samafdb", readonly=False) as index:  # doctest: +SKIP
-    ...     index.add([(TrackInfo("song.flac"), fingerprint)])
+    >>> from samaf import Encoder
+    >>> encoder = Encoder(bits=128)
+    >>> song = encoder.encode("song.flac", hop_s=1.0)
+    >>> shape = {"model_id": encoder.model_id, "bits": 128, "hop_s": 1.0, "query_hop_s": 0.1}
+    >>> with Index.create("songs.samafdb", **shape) as index:
+    ...     index.add([(TrackInfo("song.flac"), song)])
     [1]
     """
 
@@ -124,7 +130,7 @@ class Index(IndexReader):
             FORMAT_VERSION, model_id, bits, hop_s, query_hop_s, model_name, model_path, round(time.time(), 3)
         )
         try:
-            os.makedirs(os.path.dirname(name), exist_ok=True)
+            make_folder(os.path.dirname(name))
         except OSError as error:
             raise StoreError(
                 f"index {shown(name)} cannot be made: {error.strerror}: {shown(error.filename)}"
@@ -135,7 +141,7 @@ class Index(IndexReader):
                 raise StoreError(f"{shown(name)} exists already; open it, or name another file")
             with new_file(name) as env, making(env) as change:
                 write_header(change, header)
-            put_in_place(name)
+            put_in_place(new_name(name), name)
             return cls(name, lock)
         except BaseException:
             lock.release()
@@ -170,13 +176,17 @@ class Index(IndexReader):
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _environment(self) -> Environment:
+    def check_writable(self) -> None:
+        """Raise `StoreError` if the index is not open for writing."""
         if self._lock is None:
             raise StoreError(
                 f"index {shown(self._path)} is closed; open it again"
                 if self._file is None
                 else f"index {shown(self._path)} is open for reading only; open it with readonly=False"
             )
+
+    def _environment(self) -> Environment:
+        self.check_writable()
         if self._env is None:
             self._env = Environment(self._path)
         return self._env
@@ -303,9 +313,9 @@ class Index(IndexReader):
             with self.snapshot() as snapshot, new_file(self._path) as new:
                 with making(new) as change:
                     compact(snapshot, change)
-                as_before(self._path, new.path)
+                inherit(self._path, new.path)
             self._close_environment()
-            put_in_place(self._path)
+            put_in_place(new_name(self._path), self._path)
 
     def import_from(self, path: str | os.PathLike[str]) -> ImportReport:
         """Store the tracks of a file that `export_to` wrote under new ids; known digests are skipped.

@@ -12,21 +12,22 @@ import os
 import struct
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samaf.atomic import atomic_write
 from samaf.errors import MismatchError, StoreError, shown
+from samaf.formats import EXPORT_MAGIC
 from samaf.index import tracks
 from samaf.index.codec import DamageError
 from samaf.index.explain import explaining
 from samaf.index.snapshot import Snapshot
 from samaf.index.tracks import Track
 
-MAGIC = b"SAMAFIDX"
 FORMAT_VERSION = 1
 
 _HEAD = struct.Struct("<8sI")
@@ -58,21 +59,9 @@ class _Summed:
 
 def export_to(snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
     """Write a snapshot to a file, which appears when it is complete; see `Index.export_to`."""
-    target = os.path.realpath(path)
-    if os.path.isdir(target):
-        raise StoreError(f"{shown(path)} is a directory; name a file to export to")
-    temporary = target + ".part"
     try:
-        try:
-            with open(temporary, "wb") as file:
-                _write(snapshot, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with atomic_write(path) as file:
+            _write(snapshot, file)
     except OSError as error:
         raise StoreError(
             f"{shown(path)} cannot be written: {error.strerror}; free some space or name another file"
@@ -87,7 +76,7 @@ def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     records = zlib.compress(
         json.dumps([track.to_record() for track in found], separators=(",", ":")).encode()
     )
-    out.write(_HEAD.pack(MAGIC, FORMAT_VERSION))
+    out.write(_HEAD.pack(EXPORT_MAGIC, FORMAT_VERSION))
     for block in (header, records):
         out.write(_LENGTH.pack(len(block)))
         out.write(block)
@@ -116,7 +105,7 @@ class Exported:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size or not head.startswith(MAGIC):
+        if len(head) < _HEAD.size or not head.startswith(EXPORT_MAGIC):
             raise StoreError(f"{name} is not an exported index; name a file of 'samaf index export'")
         version = _HEAD.unpack(head)[1]
         if version != FORMAT_VERSION:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE, is_audio_path, read_audio, stream_audio
 from samaf.errors import AudioError, ModelError
 from samaf.features import FRAMES_PER_SECOND, FRONT_ENDS, WINDOW_FRAMES, frames_of
@@ -236,7 +237,8 @@ class Corpus:
                 n_noise += len(frames)
         np.savez(folder / "chunks.npz", factors=factors, levels=levels, n_frames=n_frames, files=files)
         shape = (len(files), 1 + preset.renderings, CHUNK_FRAMES, values)
-        done.write_text(json.dumps({**wanted, "shape": shape, "n_noise": n_noise}))
+        with atomic_write(done) as file:
+            file.write(json.dumps({**wanted, "shape": shape, "n_noise": n_noise}).encode())
         return cls(folder, preset)
 
     def split(self, seed: int, share: float = HELD_OUT_SHARE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,7 +7,6 @@ training goes on where its last epoch ended when the same command is given again
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from samaf.atomic import atomic_write
 from samaf.model.augment import Sources
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
 from samaf.model.presets import Preset
 from samaf.model.twins import Twins
+from samaf.picture import can_draw, drawing
 
 STEPS_PER_EPOCH = 250
 NEIGHBOURS_KEPT = 2
@@ -81,9 +82,8 @@ class Neighbours(keras.callbacks.Callback):
         """Find them, or take those found before."""
         if epoch % NEIGHBOURS_KEPT == 0 or (self.twins.neighbours is None and not self.file.exists()):
             found = self.twins.find_neighbours(self._encode)
-            new = self.file.with_suffix(".new.npy")
-            np.save(new, found)
-            os.replace(new, self.file)
+            with atomic_write(self.file) as file:
+                np.save(file, found)
         elif self.twins.neighbours is None:
             self.twins.neighbours = np.load(self.file)
 
@@ -144,7 +144,7 @@ def train(
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
 ) -> Path:
-    """Train a model on folders of audio and write its weights file.
+    """Train a model on folders of audio; write its weights file, and a plot of the training where matplotlib is there.
 
     Parameters
     ----------
@@ -197,7 +197,8 @@ def train(
         ],
     )
     export_checkpoint(folder, out)
-    plot_history(state.history, out.with_suffix(".png"))
+    if can_draw():
+        plot_history(state.history, out.with_suffix(".png"))
     return out
 
 
@@ -238,15 +239,14 @@ class _State:
         ]
         model.save_weights(self._checkpoint(epoch), overwrite=True)
         export_weights(model, self.preset, self.folder / LATEST, training=self.history)
-        new = self.folder / "state.json.new"
         state = {
             "preset": self.preset.to_json(),
             "seed": self.seed,
             "corpus": self._corpus_key(),
             "history": self.history,
         }
-        new.write_text(json.dumps(state))
-        os.replace(new, self.folder / "state.json")
+        with atomic_write(self.folder / "state.json") as file:
+            file.write(json.dumps(state).encode())
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old != self._checkpoint(epoch):
                 old.unlink()
@@ -254,11 +254,7 @@ class _State:
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
     """Two panels over the epochs: the loss and its terms; BER of twins and strangers, unique hashes, top-1."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = drawing()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axis, names in (

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samaf.atomic import atomic_write
 from samaf.errors import ModelError, shown
 
 FORMAT_VERSION = 1
@@ -83,7 +84,6 @@ class Weights:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, at once or not at all."""
-        path = Path(path)
         header = {
             "version": FORMAT_VERSION,
             "front_end": self.front_end,
@@ -96,13 +96,10 @@ class Weights:
         if self.clarity is not None:
             arrays["clarity"] = np.asarray(self.clarity, "<f4")
         arrays |= {_CALIBRATION + name: value for name, value in self.calibration.items()}
-        new = path.with_name(path.name + ".new")
         try:
-            with open(new, "wb") as f:
-                np.savez(f, **arrays)  # type: ignore[arg-type]  # its stubs see an option in them
-            os.replace(new, path)
+            with atomic_write(path) as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs see an option in them
         except OSError as error:
-            new.unlink(missing_ok=True)
             why = error.strerror or str(error)
             raise ModelError(
                 f"{shown(path)}: cannot be written ({why}); choose another folder or make room"
