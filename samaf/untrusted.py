@@ -44,14 +44,33 @@ def why(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(text: bytes) -> Any:
     """Value of a JSON text without NaN or infinity, nested at most :data:`DEEPEST` deep; else a `ValueError`."""
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = _DECODER.decode(text.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     check_json(value)
     return value
+
+
+def parse_json_list(text: bytes) -> Iterator[Any]:
+    """Values of a JSON list without blanks between them, one after the other; else a `ValueError`.
+
+    Each may be refused before the next takes memory, which may be twenty times that of its text.
+    """
+    rest, at = text.decode(), 1
+    if rest != "[]":
+        expected = "["
+        while rest[at - 1 : at] == expected:
+            try:
+                value, at = _DECODER.raw_decode(rest, at)
+            except RecursionError:
+                raise ValueError("it is nested too deeply") from None
+            yield value
+            at, expected = at + 1, ","
+        if at != len(rest) or rest[-1] != "]":
+            raise ValueError("it is no JSON list")
 
 
 def check_json(value: Any, deepest: int = DEEPEST) -> None:
@@ -112,3 +131,6 @@ def _finite(literal: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{literal[:20]} is no number of JSON")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
