@@ -136,7 +136,7 @@ class Track:
             track = cls(
                 track_id,
                 path,
-                PurePath(path).stem if title is None else title,
+                PurePath(text("path", path, _LONGEST)).stem if title is None else title,
                 duration_s,
                 n_hashes,
                 digest,
@@ -150,20 +150,21 @@ class Track:
             return track
         except (TypeError, ValueError) as error:
             which = reprlib.repr(record[0]) if isinstance(record, list) and record else "?"
-            raise DamageError(f"the record of track {which} cannot be right: {error}") from None
+            reason = "its parts are of other kinds" if isinstance(error, TypeError) else error
+            raise DamageError(f"the record of track {which} cannot be right: {reason}") from None
 
     def _check(self) -> None:
         """Refuse, with a `ValueError`, what no track is like."""
         whole("its number", self.track_id, 0, (1 << 32) - 1)
+        for file in (Alias(self.path, self.size_bytes, self.mtime_ns), *self.aliases):
+            text("path", file.path, _LONGEST)
+            whole("size_bytes", file.size_bytes, 0, (1 << 63) - 1)
+            whole("mtime_ns", file.mtime_ns, -(1 << 70), 1 << 70)
         text("title", self.title, _LONGEST)
         number("duration_s", self.duration_s, 0.0, _MOST_SECONDS)
         whole("n_hashes", self.n_hashes, 0, MAX_ROWS)
         text("digest", self.digest, _LONGEST_DIGEST)
         number("added", self.added, 0.0, 1e12)
-        for file in (Alias(self.path, self.size_bytes, self.mtime_ns), *self.aliases):
-            text("path", file.path, _LONGEST)
-            whole("size_bytes", file.size_bytes, 0, (1 << 63) - 1)
-            whole("mtime_ns", file.mtime_ns, -(1 << 70), 1 << 70)
         if not isinstance(self.tags, Mapping):
             raise ValueError(f"tags are {reprlib.repr(self.tags)}, no JSON object")
         if self.tags:
