@@ -386,7 +386,7 @@ CALIBRATION = Weights.load().calibration
     ("name", "value", "why"),
     [
         ("tail_128", None, "tail_128 is missing"),
-        ("tail_128", np.zeros((2, 2, 3, 7)), "the tail's rate does not stay above 0"),
+        ("tail_128", np.zeros_like(CALIBRATION["tail_128"]), "the tail's rate does not stay above 0"),
         ("tail_seconds", np.ones(7), "tail_seconds does not stay above 0"),
         ("tail_seconds", np.full(7, np.nan), "tail_seconds is no array of numbers"),
         ("share", np.array(0.0), "share does not stay above 0"),
