@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf import onnx_graph
-from samaf.audio import SAMPLE_RATE, stream_audio
+from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError, ModelError, shown
 from samaf.features import (
     FRAMES_PER_SECOND,
@@ -33,6 +33,7 @@ from samaf.features import (
     restored_log_mel,
 )
 from samaf.fingerprint import Fingerprint, mark_rows
+from samaf.isolated import IsolatedStream
 from samaf.onnx_runtime import onnxruntime
 from samaf.settings import QUERY_HOP_S, REFERENCE_HOP_S
 from samaf.weights import DEFAULT_PATH, Weights
@@ -209,10 +210,11 @@ class Encoder:
         AudioError
             If the audio cannot be read, is shorter than 1 s, or holds NaN or infinity.
         """
+        blocks: Iterable[Float32]
         if isinstance(audio, (str, os.PathLike)):
-            blocks, name = stream_audio(audio), shown(audio)
+            blocks, name = IsolatedStream(audio), shown(audio)
         else:
-            blocks, name = iter([np.asarray(audio)]), "samples"
+            blocks, name = [np.asarray(audio)], "samples"
         return self.encode_stream(blocks, hop_s=hop_s, confidence=confidence, overhang=overhang, name=name)
 
     def encode_query(self, audio: PathLike | Float32, *, hop_s: float = QUERY_HOP_S) -> Fingerprint:

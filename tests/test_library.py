@@ -188,14 +188,14 @@ def test_bad_files_are_reported_and_the_rest_goes_on(db: Path, music: Path) -> N
 def test_a_bug_of_a_decoder_does_not_end_the_run(
     db: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from samaf.audio import stream_audio as real
+    from samaf.isolated import IsolatedStream
 
     def stream(path: str) -> object:
         if path.endswith("b.flac"):
             raise ZeroDivisionError("two\nlines")
-        return real(path)
+        return IsolatedStream(path)
 
-    monkeypatch.setattr(room, "stream_audio", stream)
+    monkeypatch.setattr(room, "IsolatedStream", stream)
     report = add(db, music)
     [(path, reason)] = report.failures
     assert path.endswith("b.flac") and "ZeroDivisionError" in reason and "\n" not in reason

@@ -43,6 +43,8 @@ class TrackInfo:
     size_bytes, mtime_ns : int
         Of the file, to tell later whether it has changed.
     tags : mapping of str to JSON values
+    warning : str
+        What is wrong with the file, "" for nothing.
     """
 
     path: str
@@ -51,6 +53,7 @@ class TrackInfo:
     size_bytes: int = 0
     mtime_ns: int = 0
     tags: Mapping[str, Any] = field(default_factory=dict)
+    warning: str = ""
 
 
 class Alias(NamedTuple):
@@ -76,6 +79,7 @@ class Track:
     aliases: tuple[Alias, ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     added: float = 0.0
+    warning: str = ""
 
     @classmethod
     def new(cls, track_id: int, info: TrackInfo, duration_s: float, n_hashes: int, added: float) -> Track:
@@ -92,6 +96,7 @@ class Track:
             mtime_ns=info.mtime_ns,
             tags=dict(info.tags),
             added=round(added, 3),
+            warning=info.warning,
         )
 
     def to_record(self) -> list[Any]:
@@ -99,8 +104,10 @@ class Track:
         title = None if self.title == PurePath(self.path).stem else self.title
         record: list[Any] = [self.track_id, self.path, title, self.duration_s, self.n_hashes, self.digest]
         record += [self.size_bytes, self.mtime_ns, self.added]
-        if self.aliases or self.tags:
+        if self.aliases or self.tags or self.warning:
             record += [self.aliases, self.tags]
+        if self.warning:
+            record.append(self.warning)
         return record
 
     @classmethod
@@ -108,7 +115,8 @@ class Track:
         """Undo `to_record`."""
         try:
             track_id, path, title, duration_s, n_hashes, digest, size_bytes, mtime_ns, added, *rest = record
-            aliases, tags = rest or ((), {})
+            aliases, tags, *more = rest or ((), {})
+            (warning,) = more or ("",)
             return cls(
                 track_id,
                 path,
@@ -121,6 +129,7 @@ class Track:
                 tuple(Alias(*alias) for alias in aliases),
                 tags,
                 added,
+                warning,
             )
         except (TypeError, ValueError) as error:
             raise DamageError(f"a track's record cannot be read ({error})") from None
