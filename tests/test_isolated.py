@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from synth import tune, write
 
-from samaf import isolated
+from samaf import Library, isolated
 from samaf.audio import read_audio
 from samaf.errors import AudioError
 from samaf.isolated import IsolatedStream
@@ -165,6 +165,32 @@ def test_a_stream_can_be_ended_from_another_thread(stand_in: None, clip: Path) -
         next(stream)
     assert time.monotonic() - start < 10
     timer.join()
+
+
+def test_an_interrupt_does_not_wait_for_a_decoder(stand_in: None, clip: Path) -> None:
+    clip.with_name("sleep.wav").write_bytes(clip.read_bytes()[:-4])
+
+    def progress(done: int, total: int, path: str) -> None:
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with Library(clip.with_name("db"), writable=True) as library:
+        with pytest.raises(KeyboardInterrupt):
+            library.add(clip.parent, progress=progress)
+        assert [track.path for track in library.index.tracks()] == [str(clip)]
+    assert time.monotonic() - start < 15
+
+
+def test_adding_goes_on_after_a_crash(stand_in: None, clip: Path) -> None:
+    for k, name in enumerate(["crash.wav", "leave.wav", "z.wav"], start=1):
+        write(clip.with_name(name), tune(5.0, seed=k))
+    with Library(clip.with_name("db"), writable=True) as library:
+        report = library.add(clip.parent)
+        assert [os.path.basename(track.path) for track in library.index.tracks()] == ["clip.wav", "z.wav"]
+    assert [(os.path.basename(path), reason.split(";")[0]) for path, reason in report.failures] == [
+        ("crash.wav", "cannot be decoded (the decoder ended with SIGSEGV)"),
+        ("leave.wav", "cannot be decoded (the decoder ended with status 7)"),
+    ]
 
 
 def test_children_serve_many_threads(clip: Path) -> None:
