@@ -50,6 +50,8 @@ LEAST_KNOWN = 0.25
 
 _BATCH = 128
 """Windows that go through the network at once."""
+_MOST_LOG_SCALE = 16.0
+"""Logarithm of the most that clarity multiplies activations by: with no weights are they infinite."""
 _PEAK = 2.0**32
 """Larger samples are no audio (the bound that decoding has too), and powers of them would overflow."""
 
@@ -113,7 +115,8 @@ def _graph(weights: Weights, bits: int) -> bytes:
             onnx_graph.node("Add", ["product", "dense_bias"], ["bare"]),
             onnx_graph.node("MatMul", ["last", "clarity"], ["clear"]),
             onnx_graph.node("Add", ["clear", "clarity_bias"], ["log_scale"]),
-            onnx_graph.node("Exp", ["log_scale"], ["scale"]),
+            onnx_graph.node("Min", ["log_scale", "most"], ["bounded"]),
+            onnx_graph.node("Exp", ["bounded"], ["scale"]),
             onnx_graph.node("Mul", ["bare", "scale"], ["activations"]),
         ],
         constants={
@@ -125,6 +128,7 @@ def _graph(weights: Weights, bits: int) -> bytes:
             "dense_bias": weights.dense_bias[:bits],
             "clarity": clarity[:-1, None],
             "clarity_bias": clarity[-1:],
+            "most": np.array([_MOST_LOG_SCALE], np.float32),
         },
         inputs={"steps": ("steps", "n", len(weights.kernel))},
         outputs={"activations": (1, "n", bits)},

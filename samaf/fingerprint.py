@@ -13,6 +13,11 @@ File format, version 2, all numbers little-endian::
     uint32    CRC-32 of all before it
 
 Version 1 has neither `start_s` nor `known`; a fingerprint without rows that overhang is written in it.
+
+A file may come from anybody, so that `Fingerprint.load` believes nothing: it has at most 256 MiB, a day's query at ten
+hashes a second; its header has at most 4 KiB; the arrays that this tells of fill the file to the byte, which is known
+before they are read; their windows cover the recording, give or take a hop and a second. What else the numbers may be,
+`Fingerprint` says.
 """
 
 from __future__ import annotations
@@ -24,8 +29,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,11 +37,16 @@ from numpy.typing import ArrayLike, NDArray
 from samaf.atomic import atomic_write
 from samaf.errors import FingerprintError, shown
 from samaf.formats import FINGERPRINT_MAGIC, FINGERPRINT_SUFFIX
+from samaf.settings import LONGEST_HOP_S, check_hop
+from samaf.untrusted import named, number, opened, parse_json, text, whole, why
 
 _VERSION, _OVERHANGING = 1, 2
 _PREFIX = struct.Struct("<6sHI")
 _CRC = struct.Struct("<I")
 _MODEL_ID = re.compile(r"[0-9a-f]{64}")
+_MOST_BITS = 1024
+_MOST_FILE_BYTES = 1 << 28
+_MOST_HEADER_BYTES = 1 << 12
 
 
 def is_fingerprint_path(path: str | os.PathLike[str]) -> bool:
@@ -78,9 +87,9 @@ class Fingerprint:
     valid : ndarray of bool, shape (n,)
         False where a window has no content (silence, flat noise); such a row is zero, and no other row is.
     hop_s : float
-        Seconds from one hash to the next.
+        Seconds from one hash to the next, a multiple of 0.01 up to 10.
     bits : int
-        Bits in a hash, a multiple of 64.
+        Bits in a hash, a multiple of 64 up to 1024.
     model_id : str
         SHA-256 of the model's weights file, 64 lower-case hexadecimal digits.
     duration_s : float
@@ -117,10 +126,9 @@ class Fingerprint:
             object.__setattr__(self, name, value)
             return value
 
-        if self.bits < 64 or self.bits % 64:
-            raise ValueError(f"bits must be a multiple of 64, got {self.bits}")
-        if not (math.isfinite(self.hop_s) and self.hop_s > 0):
-            raise ValueError(f"hop_s must be positive, got {self.hop_s}")
+        if not 64 <= self.bits <= _MOST_BITS or self.bits % 64:
+            raise ValueError(f"bits must be a multiple of 64 up to {_MOST_BITS}, got {self.bits}")
+        check_hop(self.hop_s)
         if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
             raise ValueError(f"duration_s must not be negative, got {self.duration_s}")
         if not _MODEL_ID.fullmatch(self.model_id):
@@ -220,8 +228,11 @@ class Fingerprint:
         Raises
         ------
         FingerprintError
-            The file cannot be written.
+            The file cannot be written, or would be too large.
+        ValueError
+            The windows do not cover the recording.
         """
+        self._check_cover()
         header = {
             "bits": int(self.bits),
             "hop_s": float(self.hop_s),
@@ -233,22 +244,35 @@ class Fingerprint:
         if self.known is not None:
             header["start_s"] = float(self.start_s)
         version = _VERSION if self.known is None else _OVERHANGING
-        text = json.dumps(header).encode()
-        parts = [_PREFIX.pack(FINGERPRINT_MAGIC, version, len(text)), text]
+        head = json.dumps(header).encode()
+        parts = [_PREFIX.pack(FINGERPRINT_MAGIC, version, len(head)), head]
         parts += [self.hashes.astype("<u8").tobytes(), self.valid.astype("u1").tobytes()]
         if self.confidence is not None:
             parts.append(np.minimum(self.confidence, np.finfo(np.float16).max).astype("<f2").tobytes())
         if self.known is not None:
             parts.append(self.known.astype("<f4").tobytes())
         data = b"".join(parts)
+        if len(data) + _CRC.size > _MOST_FILE_BYTES:
+            raise FingerprintError(
+                f"{shown(path)}: would have {len(data) / 1e6:,.0f} MB, more than the {_MOST_FILE_BYTES / 1e6:,.0f} MB "
+                "of a fingerprint file; encode the recording in parts, or with a longer hop"
+            )
         try:
             with atomic_write(path) as file:
                 file.write(data + _CRC.pack(zlib.crc32(data)))
         except OSError as error:
-            why = error.strerror or str(error)
             raise FingerprintError(
-                f"{shown(path)}: cannot be written ({why}); choose another folder or make room"
+                f"{shown(path)}: cannot be written ({why(error)}); choose another folder or make room"
             ) from error
+
+    def _check_cover(self) -> None:
+        """Refuse windows that do not reach from the beginning of the recording to its end, as those of a file do."""
+        end_s = self.start_s + (len(self) - 1) * self.hop_s + 1.0
+        if not (-1.0 < self.start_s <= 0.0 and abs(self.duration_s - end_s) <= self.hop_s + 1.0):
+            raise ValueError(
+                f"{len(self)} windows from {self.start_s:g} s on, one every {self.hop_s:g} s, "
+                f"do not cover a recording of {self.duration_s:g} s"
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Fingerprint:
@@ -259,54 +283,72 @@ class Fingerprint:
         FingerprintError
             The file is missing, unreadable, damaged, no fingerprint, or of an unknown version.
         """
+        name = shown(path)
         try:
-            data = Path(path).read_bytes()
+            with opened(path) as (file, size):
+                return cls._read(file, size, name)
         except FileNotFoundError:
-            raise FingerprintError(f"{shown(path)}: no such file; check the name") from None
+            raise FingerprintError(f"{name}: no such file; check the name") from None
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise FingerprintError(f"{shown(path)}: cannot be read ({why}); check the file") from error
-        if not data.startswith(FINGERPRINT_MAGIC):
-            raise FingerprintError(f"{shown(path)}: not a fingerprint file; make one with `samaf encode`")
-        damaged = FingerprintError(f"{shown(path)}: is damaged or cut off; make it again with `samaf encode`")
-        if len(data) < _PREFIX.size + _CRC.size:
-            raise damaged
-        _, version, header_bytes = _PREFIX.unpack_from(data)
-        if version not in (_VERSION, _OVERHANGING):
-            raise FingerprintError(
-                f"{shown(path)}: has format version {version}, this samaf reads versions 1 and {_OVERHANGING}; "
-                "update samaf, or make the file again with `samaf encode`"
-            )
-        body = memoryview(data)[: -_CRC.size]
-        if zlib.crc32(body) != _CRC.unpack_from(data, len(body))[0]:
-            raise damaged
-        try:
-            return cls._parsed(body[_PREFIX.size :], header_bytes, overhangs=version == _OVERHANGING)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise damaged from error
+            raise FingerprintError(f"{name}: cannot be read ({why(error)}); check the file") from error
 
     @classmethod
-    def _parsed(cls, body: memoryview, header_bytes: int, *, overhangs: bool) -> Fingerprint:
-        """Take header and arrays apart; whatever does not fit raises ValueError, KeyError or TypeError."""
-        header = json.loads(bytes(body[:header_bytes]))
-        n, bits, words = header["n_hashes"], header["bits"], header["bits"] // 64
-        layout = [("<u8", n * words), ("u1", n)] + [("<f2", n * bits)] * bool(header["confidence"])
-        layout += [("<f4", n)] * overhangs
-        offset = header_bytes
-        arrays = []
+    def _read(cls, file: BinaryIO, size: int, name: str) -> Fingerprint:
+        """Read an open file of some size; what is wrong with it is a `FingerprintError`."""
+        prefix = file.read(_PREFIX.size)
+        if not prefix.startswith(FINGERPRINT_MAGIC):
+            raise FingerprintError(f"{name}: not a fingerprint file; make one with `samaf encode`")
+        try:
+            _, version, header_bytes = _PREFIX.unpack(prefix)
+            if version in (_VERSION, _OVERHANGING):
+                return cls._parsed(file, size, prefix, header_bytes, overhangs=version == _OVERHANGING)
+        except (struct.error, ValueError) as error:
+            raise FingerprintError(
+                f"{name}: is damaged or cut off ({shown(str(error))}); make it again with `samaf encode`"
+            ) from error
+        raise FingerprintError(
+            f"{name}: has format version {version}, this samaf reads versions 1 and {_OVERHANGING}; "
+            "update samaf, or make the file again with `samaf encode`"
+        )
+
+    @classmethod
+    def _parsed(
+        cls, file: BinaryIO, size: int, prefix: bytes, header_bytes: int, *, overhangs: bool
+    ) -> Fingerprint:
+        """Take header and arrays apart; whatever does not fit is a `ValueError`."""
+        if not header_bytes <= _MOST_HEADER_BYTES or not size <= _MOST_FILE_BYTES:
+            raise ValueError(f"{size} bytes with a header of {header_bytes} are more than a fingerprint has")
+        head = file.read(header_bytes)
+        names = ("bits", "hop_s", "model_id", "duration_s", "n_hashes", "confidence")
+        header = named(parse_json(head), *names, *["start_s"] * overhangs)
+        bits = whole("bits", header["bits"], 64, _MOST_BITS)
+        n, words = whole("n_hashes", header["n_hashes"], 0, size), bits // 64
+        kept = header["confidence"]
+        if type(kept) is not bool:
+            raise ValueError("confidence is neither true nor false")
+        layout = [("<u8", n * words), ("u1", n)] + [("<f2", n * bits)] * kept + [("<f4", n)] * overhangs
+        n_bytes = sum(count * np.dtype(dtype).itemsize for dtype, count in layout)
+        if len(prefix) + header_bytes + n_bytes + _CRC.size != size:
+            raise ValueError(f"{n} hashes of {bits} bits do not fill it")
+        crc, arrays = zlib.crc32(head, zlib.crc32(prefix)), []
         for dtype, count in layout:
-            arrays.append(np.frombuffer(body, dtype, count, offset))
-            offset += arrays[-1].nbytes
-        if offset != len(body):
-            raise ValueError("the arrays do not fill the file")
-        return cls(
+            data = file.read(count * np.dtype(dtype).itemsize)
+            crc = zlib.crc32(data, crc)
+            arrays.append(np.frombuffer(data, dtype, count))
+        if file.read(_CRC.size) != _CRC.pack(crc):
+            raise ValueError("its checksum does not fit")
+        if (arrays[1] > 1).any():
+            raise ValueError("valid is neither 0 nor 1")
+        made = cls(
             hashes=arrays[0].astype(np.uint64).reshape(n, words),
             valid=arrays[1].astype(np.bool_),
-            hop_s=header["hop_s"],
+            hop_s=number("hop_s", header["hop_s"], 0.0, LONGEST_HOP_S),
             bits=bits,
-            model_id=header["model_id"],
-            duration_s=header["duration_s"],
-            confidence=arrays[2].astype(np.float32).reshape(n, bits) if header["confidence"] else None,
-            start_s=header["start_s"] if overhangs else 0.0,
+            model_id=text("model_id", header["model_id"], 64),
+            duration_s=number("duration_s", header["duration_s"], 0.0, LONGEST_HOP_S * size),
+            confidence=arrays[2].astype(np.float32).reshape(n, bits) if kept else None,
+            start_s=number("start_s", header["start_s"], -1.0, 0.0) if overhangs else 0.0,
             known=arrays[-1].astype(np.float32) if overhangs else None,
         )
+        made._check_cover()
+        return made

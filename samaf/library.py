@@ -129,7 +129,10 @@ class Library:
     @cached_property
     def searcher(self) -> Searcher:
         """What finds fingerprints in the index."""
-        return Searcher(self.index, self.encoder.weights)
+        try:
+            return Searcher(self.index, self.encoder.weights)
+        except ModelError as error:
+            raise ModelError(f"{shown(self.encoder.path)}: {error}") from None
 
     def close(self) -> None:
         """Close the index."""

@@ -40,11 +40,21 @@ CHANGED = 1.3
 """Powers of ten by which a match that tells of another speed, tempo or pitch is the less likely: few clips are changed,
 and twenty changes are tried."""
 
+_MOST = 64
+"""Kinds, hops and lengths of a calibration."""
+_MOST_ROWS = 1 << 17
+"""Of its background."""
+
 Float64 = NDArray[np.float64]
 
 
 class Verdict:
     """What a calibrated model knows of chance, for codes of one length in an index of one hop.
+
+    The calibration may have been made by anybody. Of K kinds, at H hops and S lengths, it has the arrays `reliability`
+    (3,), `share` (), `hops` (H,), `tail_seconds` (S,) ascending, `kinds_BITS` (K, BITS + 1), `odds_BITS` (H, 4) and
+    `tail_BITS` (H, K, 3, S), of no number above a million; what divides is at least a millionth; K, H and S are at most
+    64. `background` has at most 131,072 rows.
 
     Parameters
     ----------
@@ -58,7 +68,7 @@ class Verdict:
     Raises
     ------
     ModelError
-        If the model was never calibrated.
+        If the model was never calibrated, or its calibration cannot be right.
     """
 
     def __init__(self, weights: Weights, bits: int, hop_s: float) -> None:
@@ -70,20 +80,19 @@ class Verdict:
             )
         self.bits, self.hop_s = bits, hop_s
         try:
-            self.reliability = Reliability(*(float(v) for v in known["reliability"]))
-            self.background = Background(known["background"], bits, hop_s)
-            self.share = float(known["share"])
-            nearest = int(np.abs(np.log(known["hops"] / hop_s)).argmin())
-            self.kinds = Kinds(known[f"kinds_{bits}"])
-            self.odds = Odds(*(float(v) for v in known[f"odds_{bits}"][nearest]))
-            self.tails = [Tail(known["tail_seconds"], *of_kind) for of_kind in known[f"tail_{bits}"][nearest]]
-            if self.kinds.weights.shape != (len(self.tails), bits):
-                raise ValueError("kinds")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            _check_calibration(known, bits)
+        except ValueError as error:
             raise ModelError(
-                f"the calibration in the weights file is old or damaged ({error!r}); write it again with "
+                f"the calibration in the weights file is old or damaged ({error}); write it again with "
                 "`samaf calibrate`"
             ) from None
+        self.reliability = Reliability(*(float(v) for v in known["reliability"]))
+        self.background = Background(known["background"], bits, hop_s)
+        self.share = float(known["share"])
+        nearest = int(np.abs(np.log(known["hops"] / hop_s)).argmin())
+        self.kinds = Kinds(known[f"kinds_{bits}"])
+        self.odds = Odds(*(float(v) for v in known[f"odds_{bits}"][nearest]))
+        self.tails = [Tail(known["tail_seconds"], *of_kind) for of_kind in known[f"tail_{bits}"][nearest]]
 
     def query(self, print_: Fingerprint) -> Query:
         """The query that a fingerprint makes."""
@@ -134,6 +143,46 @@ class Verdict:
             if judged(float(query.mean[rows].sum()), independent).log10_evalue > math.log10(max_evalue):
                 return None
         return judged(*self.background.of_stretch(query.signed[rows]))
+
+
+def _check_calibration(known: dict[str, NDArray], bits: int) -> None:
+    """Refuse a calibration that is not as :class:`Verdict` says with a `ValueError`."""
+    of_kinds, of_odds, of_tail = f"kinds_{bits}", f"odds_{bits}", f"tail_{bits}"
+    for name in ("background", "reliability", "share", "hops", "tail_seconds", of_kinds, of_odds, of_tail):
+        if name not in known:
+            raise ValueError(f"{name} is missing")
+    hops, seconds, kinds = known["hops"].size, known["tail_seconds"].size, known[of_kinds].size // (bits + 1)
+    if not (1 <= hops <= _MOST and 1 <= seconds <= _MOST and 1 <= kinds <= _MOST):
+        raise ValueError(f"it has {hops} hops, {seconds} lengths and {kinds} kinds")
+    for name, shape in {
+        "reliability": (3,),
+        "share": (),
+        "hops": (hops,),
+        "tail_seconds": (seconds,),
+        of_kinds: (kinds, bits + 1),
+        of_odds: (hops, 4),
+        of_tail: (hops, kinds, 3, seconds),
+    }.items():
+        values = known[name]
+        if values.shape != shape or values.dtype.kind != "f" or not (np.abs(values) <= 1e6).all():
+            raise ValueError(f"{name} is no array of numbers of shape {shape}")
+    runs = known["background"]
+    if runs.dtype != np.uint64 or runs.ndim != 3 or runs.shape[2] < bits // 64:
+        raise ValueError(f"background has type {runs.dtype} and shape {runs.shape}")
+    if not 1 <= runs[..., 0].size <= _MOST_ROWS:
+        raise ValueError(f"background has shape {runs.shape}")
+    rate, log10_k, log10_seen = np.moveaxis(known[of_tail], 2, 0)
+    for name, divisor in (
+        ("share", known["share"]),
+        ("hops", known["hops"]),
+        ("tail_seconds", np.diff(known["tail_seconds"], prepend=0.0)),
+        ("the tail's rate", rate),
+        ("the tail's evidence", log10_k - log10_seen),
+    ):
+        if not (divisor >= 1e-6).all():
+            raise ValueError(f"{name} does not stay above 0")
+    if not 0.0 <= known["reliability"][2] <= 100.0:
+        raise ValueError("reliability has a power that is not from 0 to 100")
 
 
 @dataclass(frozen=True)

@@ -600,7 +600,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     np.savez(path, x=np.zeros(3))
     for data in (b"", b"hello", (tmp_path / "a.npy").read_bytes(), path.read_bytes()):
         path.write_bytes(data)
-        with pytest.raises(ModelError, match=r"^[^\n]*a\.npz: not a weights file, or damaged; [^\n]+$"):
+        with pytest.raises(ModelError, match=r"^[^\n]*a\.npz: not a weights file, or damaged[^\n]*; [^\n]+$"):
             Weights.load(path)
 
 
@@ -659,7 +659,7 @@ def test_a_header_that_lies_is_refused(model: Path, tmp_path: Path, old: bytes, 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"log-mel"', b'"log-mol"'), (b'"stack": 4', b'"stack": 3'), (b'"stack": 4', b'"stack": 0')],
+    [(b'"log-mel"', b'"log-mol"'), (b'"stack": 4', b'"stack": 3')],
 )
 def test_an_unknown_front_end_asks_for_a_newer_samaf(
     model: Path, tmp_path: Path, old: bytes, new: bytes
@@ -681,12 +681,13 @@ def test_an_unknown_front_end_asks_for_a_newer_samaf(
         {"dense_bias": np.full(256, np.nan, np.float32)},
         {"clarity": np.zeros(32, np.float32)},
         {"clarity": np.full(33, np.inf, np.float32)},
+        {"clarity": np.full(33, 1e6, np.float32)},
     ],
-    ids=["kernel", "bias", "dense", "dense_bias", "nan", "clarity", "infinite"],
+    ids=["kernel", "bias", "dense", "dense_bias", "nan", "clarity", "infinite", "large"],
 )
 def test_arrays_that_make_no_network_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     replace(random_weights(), **change).save(tmp_path / "a.npz")
-    with pytest.raises(ModelError, match=r"a\.npz: the arrays do not fit each other or hold NaN"):
+    with pytest.raises(ModelError, match=rf"a\.npz: not a weights file, or damaged \({next(iter(change))} h"):
         Weights.load(tmp_path / "a.npz")
 
 

@@ -460,7 +460,7 @@ def test_a_change_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(change, "TRANSACTION_BYTES", 1000)
     with new_index(path) as index:
         fill(index, range(2))
-        with pytest.raises(TypeError):
+        with pytest.raises(ValueError, match="no value of JSON"):
             index.add([(TrackInfo("x", tags={"a": object()}), print_of(500))])  # after the hashes are written
         assert index.stats().n_tracks == 2
         with index.snapshot() as snapshot:

@@ -191,11 +191,18 @@ def _known(index: Index, track_id: int) -> bool:
 
 
 def _list(args: argparse.Namespace) -> int:
+    status = DONE
+
+    def damaged(error: StoreError) -> None:
+        nonlocal status
+        status = FAILED
+        complain(str(error))
+
     with _open(args, readonly=True) as index:
         if args.json:
-            for track in index.tracks():
+            for track in index.tracks(damaged):
                 print_json(_record(track))
-            return DONE
+            return status
         from rich import box
         from rich.table import Table
 
@@ -204,7 +211,7 @@ def _list(args: argparse.Namespace) -> int:
         table.add_column("title", overflow="fold")
         table.add_column("length", justify="right", no_wrap=True)
         table.add_column("file", overflow="fold", style="dim")
-        for track in index.tracks():
+        for track in index.tracks(damaged):
             artist = track.tags.get("artist", "")
             files = [track.path, *(alias.path for alias in track.aliases)]
             table.add_row(
@@ -215,7 +222,7 @@ def _list(args: argparse.Namespace) -> int:
                 "\n".join(map(plain, files)),
             )
         console().print(table)
-    return DONE
+    return status
 
 
 def _record(track: Track) -> dict[str, Any]:

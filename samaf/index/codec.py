@@ -29,5 +29,5 @@ def decode(data: bytes | memoryview) -> Any:
         raise DamageError("a record fails its checksum")
     try:
         return json.loads(zlib.decompress(data[4:]))
-    except (zlib.error, ValueError) as error:
+    except (zlib.error, ValueError, RecursionError) as error:
         raise DamageError(f"a record cannot be read ({error})") from None

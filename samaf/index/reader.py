@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samaf.errors import MismatchError, StoreError, shown
 from samaf.index import tracks
-from samaf.index.explain import explaining
+from samaf.index.codec import DamageError
+from samaf.index.explain import explained, explaining
 from samaf.index.mapped import IndexFile, Pinned
 from samaf.index.segment import Segment, Stored
 from samaf.index.snapshot import IndexStats, SegmentStats, Snapshot
@@ -180,12 +181,29 @@ class IndexReader:
 
     # -- tracks --------------------------------------------------------------------------------------------------
 
-    def tracks(self) -> Iterator[Track]:
-        """Yield all tracks in order of their ids; no state is pinned in between."""
+    def tracks(self, damaged: Callable[[StoreError], None] | None = None) -> Iterator[Track]:
+        """Yield all tracks in order of their ids; no state is pinned in between.
+
+        Parameters
+        ----------
+        damaged
+            Called with what is wrong with a track whose record cannot be right, and which is passed over.
+
+        Raises
+        ------
+        StoreError
+            If there is such a track, and no `damaged`.
+        """
         after = tracks.FIRST_PAGE
+
+        def told(error: DamageError) -> None:
+            if damaged is None:
+                raise error
+            damaged(explained(error, self._path))
+
         while True:
             with self._reading() as pinned:
-                page = next(tracks.pages(pinned.tree, after), None)
+                page = next(tracks.pages(pinned.tree, after, told), None)
             if page is None:
                 return
             after, found = page

@@ -203,7 +203,10 @@ def _saved(wreck: _Wreck, path: str, target: str) -> RepairReport:
         lost.append(
             "some pages of the tree of keys: what was last told of a recording, such as its other paths"
         )
-    named = {track.track_id: track for _, page in tracks.pages(wreck) for track in page}
+    damaged: list[DamageError] = []  # their tracks are told below as lost
+    named = {
+        track.track_id: track for _, page in tracks.pages(wreck, damaged=damaged.append) for track in page
+    }
     for key in wreck.keys(tracks.FIRST_PAGE):
         if wreck.get(key) is None:
             lost.append("up to 256 recordings: the page of their names is damaged")

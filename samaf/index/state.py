@@ -7,12 +7,15 @@ name (see `segment`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from samaf.errors import MismatchError, StoreError, shown
 from samaf.index.codec import DamageError, decode
 from samaf.index.pages import Source, Tree
 from samaf.index.segment import RECORD
+from samaf.settings import LONGEST_HOP_S, check_hop
+from samaf.untrusted import named, number, text, whole
 
 FORMAT_VERSION = 2
 
@@ -23,6 +26,9 @@ _SEGMENTS = b"s"
 @dataclass(frozen=True)
 class IndexHeader:
     """What an index is made for; fixed when it is created.
+
+    Like a track's, its record may have been made by anybody: `from_record` takes texts of up to 4,096 characters, 64,
+    128 or 256 bits, and hops that are multiples of 0.01 s up to 10 s.
 
     Attributes
     ----------
@@ -47,10 +53,35 @@ class IndexHeader:
     model_path: str = ""
     created: float = 0.0
 
+    @classmethod
+    def from_record(cls, record: Any) -> IndexHeader:
+        """Undo `dataclasses.asdict`.
+
+        Raises
+        ------
+        ValueError
+            No index is like that.
+        """
+        known = named(record, *_FIELDS)
+        if len(known) > len(_FIELDS):
+            raise ValueError("it has more fields than a header")
+        whole("format_version", known["format_version"], 0, 1 << 32)
+        for name in ("model_id", "model_name", "model_path"):
+            text(name, known[name], 4096)
+        if whole("bits", known["bits"], 64, 256) not in (64, 128, 256):
+            raise ValueError(f"bits are {known['bits']}")
+        for name in ("hop_s", "query_hop_s"):
+            check_hop(number(name, known[name], 0.0, LONGEST_HOP_S))
+        number("created", known["created"], 0.0, 1e12)
+        return cls(**known)
+
     @property
     def words(self) -> int:
         """Words of 64 bits per hash."""
         return self.bits // 64
+
+
+_FIELDS = tuple(field.name for field in fields(IndexHeader))
 
 
 @dataclass
@@ -106,8 +137,8 @@ def read_header(source: Source, path: str) -> IndexHeader:
             "export it with the samaf that made it and import that, or build it anew"
         )
     try:
-        return IndexHeader(**record)
-    except TypeError as error:
+        return IndexHeader.from_record(record)
+    except ValueError as error:
         raise DamageError(f"the header cannot be read ({error})") from None
 
 

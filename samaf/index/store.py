@@ -30,6 +30,7 @@ from samaf.index.replacing import new_file, new_name, unlink
 from samaf.index.snapshot import Snapshot
 from samaf.index.state import FORMAT_VERSION, IndexHeader
 from samaf.index.tracks import Alias, Track, TrackInfo
+from samaf.settings import check_hop
 
 if TYPE_CHECKING:
     from samaf.fingerprint import Fingerprint
@@ -118,8 +119,8 @@ class Index(IndexReader):
         """
         if bits not in (64, 128, 256):
             raise ValueError(f"bits must be 64, 128 or 256, not {bits}")
-        if not (hop_s > 0 and query_hop_s > 0):
-            raise ValueError("hops must be positive")
+        check_hop(hop_s)
+        check_hop(query_hop_s)
         name = os.path.realpath(path)
         header = IndexHeader(
             FORMAT_VERSION, model_id, bits, hop_s, query_hop_s, model_name, model_path, round(time.time(), 3)
@@ -322,9 +323,7 @@ class Index(IndexReader):
 
         with exported(path) as file, self._changing() as (snapshot, change):
             header = file.header
-            self.check_fits(
-                model_id=header.get("model_id", ""), bits=header["bits"], hop_s=header.get("hop_s", 0.0)
-            )
+            self.check_fits(model_id=header.model_id, bits=header.bits, hop_s=header.hop_s)
             known = {
                 track.track_id
                 for track in file.tracks

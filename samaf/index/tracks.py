@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samaf.index.codec import DamageError, decode, encode
 from samaf.index.pages import Source, Tree
+from samaf.index.segment import MAX_ROWS
+from samaf.untrusted import check_json, number, text, whole
 
 if TYPE_CHECKING:
     from samaf.index.environment import Transaction
@@ -26,6 +29,9 @@ PATH, DIGEST = b"p", b"d"
 
 _PAGES, _LOOKUPS = b"t", b"l"  # first bytes of the keys
 FIRST_PAGE = _PAGES
+
+_LONGEST, _LONGEST_DIGEST = 4096, 256
+_MOST_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,12 @@ class Alias(NamedTuple):
 
 @dataclass(frozen=True)
 class Track:
-    """One recording of the index; `added` is in seconds since 1970, ids are never used twice."""
+    """One recording of the index; `added` is in seconds since 1970, ids are never used twice.
+
+    Records may have been made by anybody (see `transfer`). What `to_record` gives and `from_record` takes has ids of 32
+    bits; paths, titles and warnings of up to 4,096 characters and digests of up to 256, all such as a file name can
+    have; up to 2^26 hashes, and a billion seconds; sizes of up to 63 bits and times of up to 70; tags that are JSON.
+    """
 
     track_id: int
     path: str
@@ -100,7 +111,14 @@ class Track:
         )
 
     def to_record(self) -> list[Any]:
-        """Return the track as a JSON list, without the names that would be stored with each."""
+        """Return the track as a JSON list, without the names that would be stored with each.
+
+        Raises
+        ------
+        ValueError
+            No track is like that.
+        """
+        self._check()
         title = None if self.title == PurePath(self.path).stem else self.title
         record: list[Any] = [self.track_id, self.path, title, self.duration_s, self.n_hashes, self.digest]
         record += [self.size_bytes, self.mtime_ns, self.added]
@@ -111,16 +129,22 @@ class Track:
         return record
 
     @classmethod
-    def from_record(cls, record: Sequence[Any]) -> Track:
-        """Undo `to_record`."""
+    def from_record(cls, record: Any) -> Track:
+        """Undo `to_record`.
+
+        Raises
+        ------
+        DamageError
+            No track is like that.
+        """
         try:
             track_id, path, title, duration_s, n_hashes, digest, size_bytes, mtime_ns, added, *rest = record
             aliases, tags, *more = rest or ((), {})
             (warning,) = more or ("",)
-            return cls(
+            track = cls(
                 track_id,
                 path,
-                PurePath(path).stem if title is None else title,
+                PurePath(text("path", path, _LONGEST)).stem if title is None else title,
                 duration_s,
                 n_hashes,
                 digest,
@@ -131,8 +155,30 @@ class Track:
                 added,
                 warning,
             )
+            track._check()
+            return track
         except (TypeError, ValueError) as error:
-            raise DamageError(f"a track's record cannot be read ({error})") from None
+            which = reprlib.repr(record[0]) if isinstance(record, list) and record else "?"
+            reason = "its parts are of other kinds" if isinstance(error, TypeError) else error
+            raise DamageError(f"the record of track {which} cannot be right: {reason}") from None
+
+    def _check(self) -> None:
+        """Refuse, with a `ValueError`, what no track is like."""
+        whole("its number", self.track_id, 0, (1 << 32) - 1)
+        for file in (Alias(self.path, self.size_bytes, self.mtime_ns), *self.aliases):
+            text("path", file.path, _LONGEST)
+            whole("size_bytes", file.size_bytes, 0, (1 << 63) - 1)
+            whole("mtime_ns", file.mtime_ns, -(1 << 70), 1 << 70)
+        text("title", self.title, _LONGEST)
+        text("warning", self.warning, _LONGEST)
+        number("duration_s", self.duration_s, 0.0, _MOST_SECONDS)
+        whole("n_hashes", self.n_hashes, 0, MAX_ROWS)
+        text("digest", self.digest, _LONGEST_DIGEST)
+        number("added", self.added, 0.0, 1e12)
+        if not isinstance(self.tags, Mapping):
+            raise ValueError(f"tags are {reprlib.repr(self.tags)}, no JSON object")
+        if self.tags:
+            check_json(dict(self.tags))
 
     def links(self) -> Iterator[tuple[bytes, str]]:
         """Yield all that the track can be found by."""
@@ -163,12 +209,25 @@ def _page_of(source: Source, track_id: int) -> tuple[bytes, list[list[Any]]] | N
     return found[0], decode(found[1])
 
 
-def pages(source: Source, after: bytes = FIRST_PAGE) -> Iterator[tuple[bytes, list[Track]]]:
-    """Yield key and tracks of all pages behind the key `after`, in order of ids."""
+def pages(
+    source: Source, after: bytes = FIRST_PAGE, damaged: Callable[[DamageError], None] | None = None
+) -> Iterator[tuple[bytes, list[Track]]]:
+    """Yield key and tracks of all pages behind the key `after`, in order of ids.
+
+    Records that cannot be right are told to `damaged` and passed over; without it, the error is raised.
+    """
     for key, value in source.items(after + b"\0"):
         if not key.startswith(_PAGES):
             return
-        yield key, [Track.from_record(record) for record in decode(value)]
+        found = []
+        for record in decode(value):
+            try:
+                found.append(Track.from_record(record))
+            except DamageError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+        yield key, found
 
 
 def get(source: Source, track_id: int) -> Track | None:

@@ -3,6 +3,11 @@
 Layout, integers little-endian: magic, uint32 format, uint64 length and JSON header, uint64 length and
 deflated JSON list of the tracks' records, the hashes of these tracks one after the other as uint64, and the
 CRC-32 of it all.
+
+A file may come from anybody, so that nothing of it is stored before all of it is known to be sound: the checksum fits;
+the header has at most 64 KiB, and is as `IndexHeader` says; the records inflate to at most 16 MiB, or eight times the
+file, are as `Track` says, and have ascending ids; their hashes fill the file to the byte. Hashes are read a segment at
+a time.
 """
 
 from __future__ import annotations
@@ -14,7 +19,8 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +32,9 @@ from samaf.index import tracks
 from samaf.index.codec import DamageError
 from samaf.index.explain import explaining
 from samaf.index.snapshot import Snapshot
+from samaf.index.state import IndexHeader
 from samaf.index.tracks import Track
+from samaf.untrusted import opened, parse_json, parse_json_list
 
 FORMAT_VERSION = 1
 
@@ -35,6 +43,7 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _BLOCK_BYTES = 1 << 22
 _SEGMENT_ROWS = 1 << 22
+_MOST_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,13 @@ def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     with explaining(snapshot.path):
         found = [track for _, page in tracks.pages(snapshot.tree) for track in page]
     header = json.dumps(asdict(snapshot.header)).encode()
-    records = zlib.compress(
-        json.dumps([track.to_record() for track in found], separators=(",", ":")).encode()
-    )
+    listed = json.dumps([track.to_record() for track in found], separators=(",", ":")).encode()
+    records = zlib.compress(listed)
+    size = len(header) + len(records) + 8 * snapshot.header.words * sum(track.n_hashes for track in found)
+    if len(listed) > _most_inflated(size):
+        raise StoreError(
+            f"index {shown(snapshot.path)} has too much text in its tags for a portable file; copy the index itself"
+        )
     out.write(_HEAD.pack(EXPORT_MAGIC, FORMAT_VERSION))
     for block in (header, records):
         out.write(_LENGTH.pack(len(block)))
@@ -93,17 +106,22 @@ def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     file.write(_CHECKSUM.pack(out.checksum))
 
 
+def _most_inflated(size: int) -> int:
+    """Bytes that the records in a file of some size may have."""
+    return max(1 << 24, 8 * size)
+
+
 class Exported:
     """The tracks of an exported file, which has been checked from end to end.
 
     Attributes
     ----------
-    header : dict
-        As `IndexHeader` has it, of the index that was exported.
+    header : IndexHeader
+        Of the index that was exported.
     tracks : list of Track
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size or not head.startswith(EXPORT_MAGIC):
             raise StoreError(f"{name} is not an exported index; name a file of 'samaf index export'")
@@ -112,18 +130,20 @@ class Exported:
             raise MismatchError(
                 f"{name} has format {version}, this samaf reads {FORMAT_VERSION}; export it with the same samaf"
             )
-        size = os.fstat(file.fileno()).st_size - _CHECKSUM.size
+        size -= _CHECKSUM.size
         _check_sum(file, size)
         file.seek(_HEAD.size)
         try:
-            self.header: dict[str, Any] = json.loads(_block(file, size))
-            records = json.loads(zlib.decompress(_block(file, size)))
-            self.tracks = [Track.from_record(record) for record in records]
-            self._words = int(self.header["bits"]) // 64
-        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            self.header = IndexHeader.from_record(parse_json(_block(file, size, _MOST_HEADER_BYTES)))
+            records = _inflated(_block(file, size, size), _most_inflated(size))
+            self.tracks = [Track.from_record(record) for record in parse_json_list(records)]
+        except (ValueError, zlib.error) as error:
             raise DamageError(f"its head cannot be read: {error}") from None
-        self._file = file
-        if file.tell() + 8 * self._words * sum(track.n_hashes for track in self.tracks) != size:
+        ids = [0, *(track.track_id for track in self.tracks)]
+        if any(former >= track_id for former, track_id in pairwise(ids)):
+            raise DamageError("its tracks are out of order")
+        self._file, self._row_bytes = file, 8 * self.header.words
+        if file.tell() + self._row_bytes * sum(track.n_hashes for track in self.tracks) != size:
             raise DamageError("its size does not fit its tracks")
 
     def batches(self, known: Collection[int]) -> Iterator[list[tuple[Track, NDArray[np.uint64]]]]:
@@ -131,10 +151,13 @@ class Exported:
         batch: list[tuple[Track, NDArray[np.uint64]]] = []
         rows = 0
         for track in self.tracks:
-            data: Any = self._file.read(8 * self._words * track.n_hashes)
             if track.track_id in known:
+                self._file.seek(self._row_bytes * track.n_hashes, os.SEEK_CUR)
                 continue
-            hashes = np.frombuffer(data, "<u8").astype(np.uint64, copy=False).reshape(-1, self._words)
+            data = self._file.read(self._row_bytes * track.n_hashes)
+            if len(data) != self._row_bytes * track.n_hashes:
+                raise DamageError("it was cut short while it was read")
+            hashes = np.frombuffer(data, "<u8").astype(np.uint64, copy=False).reshape(-1, self.header.words)
             batch.append((track, hashes))
             rows += track.n_hashes
             if rows >= _SEGMENT_ROWS:
@@ -155,8 +178,8 @@ def exported(path: str | os.PathLike[str]) -> Iterator[Exported]:
     """
     name = shown(path)
     try:
-        with open(path, "rb") as file:
-            yield Exported(file, name)
+        with opened(path) as (file, size):
+            yield Exported(file, size, name)
     except DamageError as error:
         raise StoreError(f"{name} is damaged ({error}); export it anew") from None
     except OSError as error:
@@ -178,8 +201,17 @@ def _check_sum(file: BinaryIO, size: int) -> None:
         raise DamageError("its checksum does not fit")
 
 
-def _block(file: BinaryIO, size: int) -> bytes:
+def _block(file: BinaryIO, size: int, most: int) -> bytes:
     (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\xff"))
-    if file.tell() + length > size:
+    if file.tell() + length > size or length > most:
         raise DamageError("it is cut short")
     return file.read(length)
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    """Inflate data, if it has no more than so many bytes then."""
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(data, most)
+    if not inflater.eof or inflater.unused_data:
+        raise ValueError(f"the records are cut short, or more than {most} bytes")
+    return text

@@ -65,8 +65,9 @@ def _tracks(tree: Tree, state: State, counted: list[tuple[int, int]]) -> Iterato
     expected: dict[bytes, set[int]] = defaultdict(set)
     known: set[int] = set()
     previous, duration_s = 0, 0.0
+    damaged: list[DamageError] = []
     try:
-        for _, page in tracks.pages(tree):
+        for _, page in tracks.pages(tree, damaged=damaged.append):
             for track in page:
                 number = track.track_id
                 if not previous < number < state.next_track:
@@ -83,6 +84,7 @@ def _tracks(tree: Tree, state: State, counted: list[tuple[int, int]]) -> Iterato
     except DamageError as error:
         yield f"tracks: {error}"
         return
+    yield from map(str, damaged)
     for number in sorted(rows.keys() - known - removed):
         yield f"track {number} has hashes but no record"
     if len(known) != state.n_tracks or abs(duration_s - state.duration_s) > 1e-3 + 1e-9 * duration_s:

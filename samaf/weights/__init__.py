@@ -2,6 +2,11 @@
 
 A weights file is an ``.npz`` archive: the arrays of the encoder as float16, and a JSON object of facts. A model's
 *id* is the SHA-256 of everything that shapes its hashes; facts and calibration may change without changing it.
+
+A file may come from anybody, so that `Weights.load` believes nothing: it has at most 32 MiB, and so have its arrays
+together; they have the names, types and shapes of one network, which their headers tell before any is read; the header
+has at most 64 KiB of JSON; code lengths are ascending multiples of 64 up to 1024, no number is greater than 100,000.
+What the arrays of the calibration may hold, :class:`samaf.verdict.Verdict` says.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +25,8 @@ from numpy.typing import NDArray
 
 from samaf.atomic import atomic_write
 from samaf.errors import ModelError, shown
+from samaf.untrusted import named, opened, parse_json, text, whole
+from samaf.weights.arrays import Arrays
 
 FORMAT_VERSION = 1
 DEFAULT_PATH = Path(__file__).parent / "samaf-4.npz"
@@ -28,6 +36,10 @@ Float32 = NDArray[np.float32]
 
 _ARRAYS = ("kernel", "recurrent", "bias", "dense", "dense_bias")
 _CALIBRATION = "calibration_"
+_MOST_BYTES = 1 << 25
+_MOST_BITS = 1024
+_MOST_HEADER_BYTES = 1 << 16
+_LARGEST = 1e5
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,56 +126,60 @@ class Weights:
         ModelError
             If there is none, it is damaged, or it is of another version.
         """
-        remedy = "give a file written by `samaf train` or `samaf export`"
+        name, remedy = shown(path), "give a file written by `samaf train` or `samaf export`"
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                header = json.loads(archive["header"].tobytes())
-                if header["version"] != FORMAT_VERSION:
-                    raise ModelError(
-                        f"{shown(path)}: weights of format {header['version']}, this samaf reads format "
-                        f"{FORMAT_VERSION}; update samaf, or export the model again"
-                    )
-                weights = cls(
-                    front_end=header["front_end"],
-                    stack=int(header["stack"]),
-                    bits=tuple(header["bits"]),
-                    **{name: archive[name].astype(np.float32) for name in _ARRAYS},
-                    clarity=archive["clarity"].astype(np.float32) if "clarity" in archive.files else None,
-                    calibration={
-                        name.removeprefix(_CALIBRATION): archive[name]
-                        for name in archive.files
-                        if name.startswith(_CALIBRATION)
-                    },
-                    facts=header["facts"],
-                )
+            with opened(path) as (file, size):
+                if size > _MOST_BYTES:
+                    raise ValueError(f"it has {size} bytes")
+                with zipfile.ZipFile(file) as archive:
+                    return cls._read(Arrays(archive), name)
         except ModelError:
             raise
         except FileNotFoundError:
-            raise ModelError(f"{shown(path)}: no such weights file; {remedy}") from None
+            raise ModelError(f"{name}: no such weights file; {remedy}") from None
         except PermissionError:
-            raise ModelError(f"{shown(path)}: may not be read; check its permissions") from None
-        except Exception:  # a dozen kinds, from zipfile, from numpy and from the parsers under it
-            raise ModelError(f"{shown(path)}: not a weights file, or damaged; {remedy}") from None
-        if not weights._fits_together():
-            raise ModelError(f"{shown(path)}: the arrays do not fit each other or hold NaN; {remedy}")
-        return weights
+            raise ModelError(f"{name}: may not be read; check its permissions") from None
+        except Exception as error:  # half a dozen kinds, from zipfile and from the decompressor under it
+            reason = f" ({shown(str(error))})" if isinstance(error, ValueError) else ""
+            raise ModelError(f"{name}: not a weights file, or damaged{reason}; {remedy}") from None
 
-    def _fits_together(self) -> bool:
-        """Whether the arrays have the shapes of one network and hold nothing but numbers."""
-        inputs, units, code = len(self.kernel), len(self.recurrent), len(self.dense_bias)
-        shapes: list[tuple[int, ...]] = [
-            (inputs, 4 * units),
-            (units, 4 * units),
-            (4 * units,),
-            (units, code),
-            (code,),
-        ]
-        arrays = [getattr(self, name) for name in _ARRAYS]
-        if self.clarity is not None:
-            arrays.append(self.clarity)
-            shapes.append((units + 1,))
-        return (
-            [array.shape for array in arrays] == shapes
-            and all(np.isfinite(array).all() for array in arrays)
-            and self.bits[-1:] == (code,)
+    @classmethod
+    def _read(cls, arrays: Arrays, name: str) -> Weights:
+        """Take the arrays of a file apart; whatever does not fit is a `ValueError`."""
+        if arrays.shape("header", 1)[0] > _MOST_HEADER_BYTES:
+            raise ValueError(f"its header has more than {_MOST_HEADER_BYTES} bytes")
+        header = named(parse_json(arrays.read("header", "|u1").tobytes()), "version")
+        if header["version"] != FORMAT_VERSION:
+            raise ModelError(
+                f"{name}: weights of format {shown(str(header['version'])[:20])}, this samaf reads format "
+                f"{FORMAT_VERSION}; update samaf, or export the model again"
+            )
+        named(header, "front_end", "stack", "bits", "facts")
+        bits = header["bits"]
+        if not isinstance(bits, list) or not bits:
+            raise ValueError("bits are no list of code lengths")
+        if any(whole("bits", n, 64, _MOST_BITS) % 64 for n in bits) or bits != sorted(set(bits)):
+            raise ValueError("bits are no ascending multiples of 64")
+        inputs, units, code = arrays.shape("kernel", 2)[0], arrays.shape("recurrent", 2)[0], bits[-1]
+        shapes = [(inputs, 4 * units), (units, 4 * units), (4 * units,), (units, code), (code,)]
+        made = {
+            array: arrays.read(array, "<f2", shape).astype(np.float32)
+            for array, shape in zip(_ARRAYS, shapes, strict=True)
+        }
+        if "clarity" in arrays:
+            made["clarity"] = arrays.read("clarity", "<f4", (units + 1,))
+        for array, values in made.items():
+            if not (np.abs(values) <= _LARGEST).all():
+                raise ValueError(f"{array} holds NaN, infinity, or more than {_LARGEST:g}")
+        return cls(
+            front_end=text("front_end", header["front_end"], 64),
+            stack=whole("stack", header["stack"], 1, 1000),
+            bits=tuple(bits),
+            **made,
+            calibration={
+                array.removeprefix(_CALIBRATION): arrays.read(array)
+                for array in arrays
+                if array.startswith(_CALIBRATION)
+            },
+            facts=named(header["facts"]),
         )
