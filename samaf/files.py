@@ -15,6 +15,7 @@ from samaf.fingerprint import is_fingerprint_path
 from samaf.formats import FINGERPRINT_MAGIC, LMDB_MAGIC, LMDB_MAGIC_AT
 
 _DIGEST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 40  # what is larger has holes, or is no file at all (/proc/kcore): to read it takes for ever
 
 StrPath = str | os.PathLike[str]
 
@@ -99,12 +100,15 @@ def check_kind(path: StrPath) -> None:
     Raises
     ------
     AudioError, FingerprintError
-        It is no regular file, or empty, or not what its name says. The message does not name it.
+        It is no regular file, or empty, or above 1 TiB, or not what its name says. The message does not name it.
     OSError
         It cannot be read.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise AudioError("is no regular file; name a file of audio")
+    if status.st_size > _MOST_BYTES:
+        raise AudioError(f"has {status.st_size:,} bytes, more than any recording; name a file of audio")
     with open(path, "rb") as file:
         start = file.read(len(FINGERPRINT_MAGIC))
     if not start:
