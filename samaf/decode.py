@@ -251,12 +251,11 @@ class _SndfileReader:
             format=f"{f.format}/{f.subtype}",
             tags=_tags(f.copy_metadata()),
         )
-        if f.format == "OGG":
-            self.stated_s = None if ogg_is_whole(path) else math.inf
-        elif f.format in ("FLAC", "MP3"):
-            self.stated_s = self.info.duration_s
-        else:
-            self.stated_s = by_log(f.extra_info, f.frames / f.samplerate) if known else None
+        self.stated_s = self.info.duration_s
+        if f.format == "OGG" and not ogg_is_whole(path):
+            self.stated_s = math.inf
+        elif known:
+            self.stated_s = by_log(f.extra_info, f.frames / f.samplerate) or self.stated_s
 
     def close(self) -> None:
         self.file.close()
