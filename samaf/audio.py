@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -17,11 +18,13 @@ import soxr
 
 from samaf.decode import AudioInfo, Samples, open_readers
 from samaf.errors import AudioError, shown
+from samaf.stated import shortfall
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "SAMPLE_RATE",
     "AudioInfo",
+    "AudioStream",
     "is_audio_path",
     "probe",
     "read_audio",
@@ -92,7 +95,7 @@ def read_audio(path: StrPath, *, start_s: float = 0.0, end_s: float | None = Non
     ------
     AudioError
         The file is missing, unreadable, empty, not audio, without a sound track, holds NaN or infinite
-        samples, or has nothing in the range. A file that breaks off is read up to there.
+        samples, or has nothing in the range. A file that breaks off is read up to there; `stream_audio` tells.
     ValueError
         A range that is negative or empty.
 
@@ -112,7 +115,7 @@ def read_audio(path: StrPath, *, start_s: float = 0.0, end_s: float | None = Non
 
 def stream_audio(
     path: StrPath, *, start_s: float = 0.0, end_s: float | None = None, block_s: float = 10.0
-) -> Iterator[Samples]:
+) -> AudioStream:
     """Read a file, or a range of it, as 16 kHz mono in blocks, holding a few blocks in memory at most.
 
     Parameters
@@ -124,10 +127,11 @@ def stream_audio(
     block_s : float
         Length of a block in seconds.
 
-    Yields
-    ------
-    ndarray of float32, shape (round(block_s * 16000),)
-        Successive samples; the last block may be shorter. Joined, the blocks are what `read_audio` returns.
+    Returns
+    -------
+    AudioStream
+        Successive samples, float32 of shape (round(block_s * 16000),); the last block may be shorter. Joined, the
+        blocks are what `read_audio` returns.
 
     Raises
     ------
@@ -140,7 +144,39 @@ def stream_audio(
     size = round(block_s * SAMPLE_RATE)
     if size < 1:
         raise ValueError(f"block_s must be at least one sample long, got {block_s}")
-    return _reblocked(_samples(os.fspath(path), first, last), size)
+    return AudioStream(os.fspath(path), first, last, size)
+
+
+class AudioStream(Iterator[Samples]):
+    """The blocks of a file; see `stream_audio`.
+
+    Attributes
+    ----------
+    tags : mapping of str to str
+        See `AudioInfo`; known with the first block.
+    warning : str
+        After the last block of a whole file: what is wrong if less could be read than its container states, one line
+        without the file's name; else "".
+    """
+
+    def __init__(self, path: str, first: int, last: int | None, size: int) -> None:
+        self._told = _Told()
+        self._blocks = _reblocked(_samples(path, first, last, self._told), size)
+
+    def __next__(self) -> Samples:
+        return next(self._blocks)
+
+    @property
+    def tags(self) -> Mapping[str, str]:  # noqa: D102
+        return self._told.tags
+
+    @property
+    def warning(self) -> str:  # noqa: D102
+        return self._told.warning
+
+    def close(self) -> None:
+        """Close the file before its end."""
+        self._blocks.close()
 
 
 def _output_range(start_s: float, end_s: float | None) -> tuple[int, int | None]:
@@ -155,11 +191,20 @@ def _output_range(start_s: float, end_s: float | None) -> tuple[int, int | None]
     return first, round(end_s * SAMPLE_RATE)
 
 
-def _samples(path: str, first: int, last: int | None) -> Iterator[Samples]:
+@dataclass
+class _Told:
+    """What is told of a file beside its samples."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
+
+
+def _samples(path: str, first: int, last: int | None, told: _Told) -> Generator[Samples, None, None]:
     """Yield output samples `first` to `last` of a file, in blocks of any size."""
     reason = ""
     for reader in open_readers(path):
         with closing(reader):
+            told.tags = reader.info.tags
             rate = reader.info.sample_rate
             # Output sample k lies at input frame k * rate / 16000. Starting where both grids meet, a little
             # early, puts the resampler into the phase and state that it has there in a whole reading.
@@ -168,11 +213,13 @@ def _samples(path: str, first: int, last: int | None) -> Iterator[Samples]:
             start = max(start, 0)
             skip = first - start * SAMPLE_RATE // rate
             count = None if last is None else last - first
-            something = False
+            n_samples = 0
             for block in _cut(_resampled(reader.frames(start), rate), skip, count):
-                something = True
+                n_samples += len(block)
                 yield block
-            if something:
+            if n_samples:
+                if first == 0 and last is None:
+                    told.warning = shortfall(reader.stated_s, n_samples / SAMPLE_RATE)
                 return
             reason = reason or reader.broken or _nothing_in_range(reader.info, first)
     raise AudioError(f"{shown(path)}: {reason}")
@@ -208,7 +255,7 @@ def _cut(blocks: Iterator[Samples], skip: int, count: int | None) -> Iterator[Sa
                 return
 
 
-def _reblocked(blocks: Iterator[Samples], size: int) -> Iterator[Samples]:
+def _reblocked(blocks: Generator[Samples, None, None], size: int) -> Generator[Samples, None, None]:
     """Yield the same samples in new arrays of `size`, the last one shorter."""
     out = np.empty(size, np.float32)
     filled = 0

@@ -7,10 +7,12 @@ WMA, WebM and the sound of video files. A file goes to whichever can open it, wh
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from samaf.errors import AudioError, shown
+from samaf.stated import by_log, mp3_length, ogg_is_whole
 
 if TYPE_CHECKING:
     import av
@@ -31,6 +34,18 @@ _READ_VALUES = 1 << 18  # samples of all channels held at once while reading: 1 
 _MP3_RATE = 16000  # up to here libmpg123 takes sound frames for damaged, mutes them, and prints to stderr
 _SEEK_S = 10.0  # FFmpeg: below this, decoding up to the place is as fast as seeking, and always exact
 _SETTLE_S = 1.0  # FFmpeg: codecs need some packets before they give what they give from the beginning
+_STATING = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "wv",
+    "tta",
+    "ape",
+    "caf",
+)  # FFmpeg: containers that state a stream's length
+_WRITER_S = 3.0  # so long may a pipe be without anybody who writes to it
+_TAGS = {name: name for name in ("title", "artist", "album", "date", "tracknumber", "genre")} | {
+    "tracknumber": "track"
+}  # as libsndfile and as FFmpeg call them
+_TAG_CHARS = 200  # some files carry a page of text as their title
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +62,15 @@ class AudioInfo:
         Channels in the file.
     format : str
         Container and codec, such as ``"WAV/PCM_16"`` or ``"matroska,webm/opus"``.
+    tags : mapping of str to str
+        Title, artist, album, date, tracknumber and genre, those that there are.
     """
 
     duration_s: float | None
     sample_rate: int
     channels: int
     format: str
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -61,11 +79,14 @@ class Reader(Protocol):
     Attributes
     ----------
     info : AudioInfo
+    stated_s : float or None
+        Length that the container states; infinite where the mark of its end is missing; None where it states none.
     broken : str
         Why the decoder gave up before the end of the file, or ``""``.
     """
 
     info: AudioInfo
+    stated_s: float | None
     broken: str
 
     def frames(self, start: int) -> Iterator[Samples]:
@@ -108,8 +129,10 @@ def _is_regular(path: str) -> bool:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise AudioError(f"{shown(path)}: is a folder; name the files in it")
-        if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISFIFO(status.st_mode):
             return False
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError(f"{shown(path)}: is a device or a socket; name a file of audio")
         if status.st_size == 0:
             raise AudioError(f"{shown(path)}: is empty; copy or record it again")
         with open(path, "rb"):
@@ -121,6 +144,51 @@ def _is_regular(path: str) -> bool:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise AudioError(f"{shown(path)}: cannot be opened ({why}); check the name and the disk") from None
+
+
+class _Pipe(io.FileIO):
+    """A pipe open to be read, of which the first byte was read already."""
+
+    first: bytes | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.first:
+            data, self.first = self.first, None
+            return data
+        return super().read(-1 if size is None else size) or b""
+
+
+def _opened(path: str) -> io.FileIO:
+    """Open a file, or a pipe that somebody writes to.
+
+    Raises
+    ------
+    AudioError
+        Nobody writes to the pipe: left to itself, the system would wait for ever.
+    """
+    if _is_regular(path):
+        return io.FileIO(path)
+    pipe = _Pipe(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    until = time.monotonic() + _WRITER_S
+    while (first := io.FileIO.read(pipe, 1)) == b"":  # None: there is a writer, which has nothing to say yet
+        if time.monotonic() > until:
+            pipe.close()
+            raise AudioError(
+                f"{shown(path)}: is a pipe that nobody writes to; start what writes, or name a file"
+            )
+        time.sleep(0.02)
+    os.set_blocking(pipe.fileno(), True)
+    pipe.first = first
+    return pipe
+
+
+def _tags(found: Mapping[str, str]) -> dict[str, str]:
+    """Those tags that are kept, under the names that libsndfile gives them."""
+    texts = {
+        name: " ".join((found.get(name) or found.get(other) or "").split())[:_TAG_CHARS]
+        for name, other in _TAGS.items()
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def _check_format(path: str, rate: int, channels: int) -> None:
@@ -158,15 +226,18 @@ class _SndfileReader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.broken = ""
+        length = mp3_length(path)
+        if length is not None and not length.is_whole:
+            raise _RefusedError  # libmpg123 would say so on stderr
         try:
             # soundfile encodes a str strictly; a name that is no valid text must go in as the bytes it is.
             self.file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, whose rate it asks for
             raise _RefusedError from error
         f = self.file
-        if f.format == "MP3" and f.samplerate <= _MP3_RATE:
+        if f.format == "MP3" and (f.samplerate <= _MP3_RATE or length is None):
             f.close()
-            raise _RefusedError
+            raise _RefusedError  # without a length in its header, libsndfile guesses one, and ends there
         try:
             _check_format(path, f.samplerate, f.channels)
         except AudioError:
@@ -178,7 +249,13 @@ class _SndfileReader:
             sample_rate=f.samplerate,
             channels=f.channels,
             format=f"{f.format}/{f.subtype}",
+            tags=_tags(f.copy_metadata()),
         )
+        self.stated_s = self.info.duration_s
+        if f.format == "OGG" and not ogg_is_whole(path):
+            self.stated_s = math.inf
+        elif known:
+            self.stated_s = by_log(f.extra_info, f.frames / f.samplerate) or self.stated_s
 
     def close(self) -> None:
         self.file.close()
@@ -219,7 +296,7 @@ class _FFmpegReader:
         self.broken = ""
         # Given an open file, not a name, FFmpeg never takes the name for an address ("http:", "concat:"), and
         # copes with one that is no text. A playlist could still name other files: no protocol is allowed.
-        self.file = io.FileIO(path)
+        self.file = _opened(path)
         self.file.name = ""
         try:
             self.container = av.open(
@@ -238,6 +315,10 @@ class _FFmpegReader:
         if not container.streams.audio:
             raise AudioError(f"{shown(self.path)}: has no sound track; name a file with sound")
         stream = self.stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError(
+                f"{shown(self.path)}: is in a coding that is not known; convert it to WAV or FLAC"
+            )
         self._start()
         # The first decoded frame, not the header, tells the true rate: an HE-AAC header may give half of it.
         rate = self.first.sample_rate if self.first else stream.codec_context.sample_rate
@@ -249,8 +330,26 @@ class _FFmpegReader:
         elif container.duration is not None:
             duration_s = container.duration / 1e6
         self.info = AudioInfo(
-            duration_s, rate, channels, f"{container.format.name}/{stream.codec_context.name}"
+            duration_s,
+            rate,
+            channels,
+            f"{container.format.name}/{stream.codec_context.name}",
+            _tags({name.lower(): text for name, text in {**stream.metadata, **container.metadata}.items()}),
         )
+        self.stated_s = self._stated_s()
+
+    def _stated_s(self) -> float | None:
+        name, duration_s = self.container.format.name, self.info.duration_s
+        if name in _STATING or (name == "matroska,webm" and not self.container.streams.video):
+            return duration_s  # of a video in Matroska, this is the length of the longest of its streams
+        if isinstance(self.file, _Pipe):
+            return None
+        if name == "mp3":
+            length = mp3_length(self.path)
+            return None if length is None else length.length_s
+        if name == "ogg":
+            return None if ogg_is_whole(self.path) else math.inf
+        return None
 
     def close(self) -> None:
         self.decoder.close()
@@ -312,7 +411,13 @@ class _FFmpegReader:
             yield self._mono(frame)
 
     def _mono(self, frame: av.AudioFrame) -> Samples:
-        values: NDArray[Any] = frame.to_ndarray()
+        try:
+            values: NDArray[Any] = frame.to_ndarray()
+        except ValueError:  # integers of 64 bits, for one
+            raise AudioError(
+                f"{shown(self.path)}: holds samples of the form {frame.format.name}, which are not known; convert it "
+                "to WAV or FLAC"
+            ) from None
         values = values.T if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels))
         if values.dtype == np.uint8:
             values = (values.astype(np.float32) - 128) / 128

@@ -16,12 +16,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samaf import onnx_graph
-from samaf.audio import SAMPLE_RATE, stream_audio
+from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError, ModelError, shown
 from samaf.features import (
     FRAMES_PER_SECOND,
@@ -33,6 +34,7 @@ from samaf.features import (
     restored_log_mel,
 )
 from samaf.fingerprint import Fingerprint, mark_rows
+from samaf.isolated import IsolatedStream
 from samaf.onnx_runtime import onnxruntime
 from samaf.settings import BITS, QUERY_HOP_S, REFERENCE_HOP_S
 from samaf.weights import DEFAULT_PATH, Weights
@@ -220,10 +222,11 @@ class Encoder:
         ValueError
             If the samples are not one channel of floats, or the hop is no multiple of 0.01 s.
         """
+        blocks: Iterable[Float32]
         if isinstance(audio, (str, os.PathLike)):
-            blocks, name = stream_audio(audio), shown(audio)
+            blocks, name = IsolatedStream(audio), shown(audio)
         else:
-            blocks, name = iter([audio]), "samples"
+            blocks, name = [audio], "samples"
         return self.encode_stream(blocks, hop_s=hop_s, confidence=confidence, overhang=overhang, name=name)
 
     def encode_query(self, audio: PathLike | Float32, *, hop_s: float | None = None) -> Fingerprint:
@@ -277,7 +280,7 @@ class Encoder:
         """Fingerprint of frames and their levels; None if they are fewer than a window has."""
         hop = _hop_frames(hop_s)
         lead = int((1.0 - LEAST_KNOWN) * WINDOW_FRAMES - EDGE_FRAMES) // hop * hop if overhang else 0
-        rows, valid, shares, activations = [], [], [], []
+        rows, valid, shares, activations = _Rows(), _Rows(), _Rows(), _Rows()
         n_frames = 0
 
         def counted() -> Iterator[tuple[Float32, Float32]]:
@@ -288,23 +291,23 @@ class Encoder:
 
         known_parts = _overhung(counted(), lead) if overhang else _all_known(counted())
         for out, good, known in self._activations(known_parts, hop):
-            rows.append(_pack(out, good))
-            valid.append(good)
-            shares.append(known)
+            rows.add(_pack(out, good))
+            valid.add(good)
+            shares.add(known)
             if confidence:
-                activations.append(np.abs(out))
-        if not rows or n_frames < WINDOW_FRAMES:
+                activations.add(np.abs(out))
+        if not rows.n or n_frames < WINDOW_FRAMES:
             return None
         return Fingerprint(
-            hashes=np.concatenate(rows),
-            valid=np.concatenate(valid),
+            hashes=rows.array(),
+            valid=valid.array(),
             hop_s=hop_s,
             bits=self.bits,
             model_id=self.model_id,
             duration_s=n_frames / FRAMES_PER_SECOND,
-            confidence=np.concatenate(activations) if confidence else None,
+            confidence=activations.array() if confidence else None,
             start_s=-lead / FRAMES_PER_SECOND,
-            known=np.concatenate(shares) if overhang else None,
+            known=shares.array() if overhang else None,
         )
 
     def _activations(
@@ -343,6 +346,32 @@ def _hop_frames(hop_s: float) -> int:
     if hop < 1 or abs(hop - hop_s * FRAMES_PER_SECOND) > 1e-6:
         raise ValueError(f"hop of {hop_s} s: must be a multiple of {1 / FRAMES_PER_SECOND} s")
     return hop
+
+
+class _Rows:
+    """Rows that come some at a time, in one array that grows.
+
+    Kept as they come, small arrays would lie among the large ones that come and go with each batch, and keep the heap
+    from using their places again: a search for twelve hours took three times the memory.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._array = np.empty(0)
+
+    def add(self, rows: NDArray[Any]) -> None:
+        if not self.n:
+            self._array = np.empty((0, *rows.shape[1:]), rows.dtype)
+        end = self.n + len(rows)
+        if end > len(self._array):
+            self._array.resize((end + end // 8, *rows.shape[1:]), refcheck=False)
+        self._array[self.n : end] = rows
+        self.n = end
+
+    def array(self) -> NDArray[Any]:
+        """All of them; none can be added after."""
+        self._array.resize((self.n, *self._array.shape[1:]), refcheck=False)
+        return self._array
 
 
 class _Counter:

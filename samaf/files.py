@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 
-import soundfile
-
 from samaf.audio import is_audio_path
+from samaf.errors import AudioError, FingerprintError
 from samaf.fingerprint import is_fingerprint_path
-from samaf.formats import LMDB_MAGIC, LMDB_MAGIC_AT
+from samaf.formats import FINGERPRINT_MAGIC, LMDB_MAGIC, LMDB_MAGIC_AT
 
-_TAGS = ("title", "artist", "album", "date", "tracknumber", "genre")
-_TAG_CHARS = 200  # some files carry a page of text as their title
 _DIGEST_BYTES = 1 << 20
+_MOST_BYTES = (
+    1 << 40
+)  # what is larger has holes, or is no file at all (/proc/kcore): to read it takes for ever
 
 StrPath = str | os.PathLike[str]
 
@@ -93,11 +94,40 @@ def _is_fingerprint(path: str) -> bool:
     """Tell fingerprint files from indexes, which were called the same."""
     if not is_fingerprint_path(path):
         return False
+    if not os.path.isfile(path):
+        return True  # to open a pipe would be to wait for ever; whoever takes it up will say what it is
     try:
         with open(path, "rb") as file:
             return file.read(LMDB_MAGIC_AT + 4)[LMDB_MAGIC_AT:] != struct.pack("=I", LMDB_MAGIC)
     except OSError:
         return True  # whoever reads it will say why it cannot be read
+
+
+def check_kind(path: StrPath) -> None:
+    """Refuse a fingerprint that is not called one, and what is called a fingerprint and is none.
+
+    Else one file's name would decide what becomes of another file with the same content.
+
+    Raises
+    ------
+    AudioError, FingerprintError
+        It is no regular file, or empty, or above 1 TiB, or not what its name says. The message does not name it.
+    OSError
+        It cannot be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("is no regular file; name a file of audio")
+    if status.st_size > _MOST_BYTES:
+        raise AudioError(f"has {status.st_size:,} bytes, more than any recording; name a file of audio")
+    with open(path, "rb") as file:
+        start = file.read(len(FINGERPRINT_MAGIC))
+    if not start:
+        raise AudioError("is empty; copy or record it again")
+    if is_fingerprint_path(path) and start != FINGERPRINT_MAGIC:
+        raise FingerprintError("not a fingerprint file; make one with `samaf encode`")
+    if start == FINGERPRINT_MAGIC and not is_fingerprint_path(path):
+        raise FingerprintError("is a fingerprint, not audio; end its name with .samaf")
 
 
 def digest(path: StrPath) -> str:
@@ -115,17 +145,6 @@ def digest(path: StrPath) -> str:
     return hasher.hexdigest()
 
 
-def read_tags(path: StrPath) -> dict[str, str]:
-    """Title, artist and the like of a WAV, FLAC, OGG, Opus or MP3 file; empty where they are not at hand."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            stored = file.copy_metadata()
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
-        return {}
-    tags = {name: " ".join(stored.get(name, "").split())[:_TAG_CHARS] for name in _TAGS}
-    return {name: text for name, text in tags.items() if text}
-
-
-def title_of(path: StrPath, tags: dict[str, str]) -> str:
+def title_of(path: StrPath, tags: Mapping[str, str]) -> str:
     """What to call a recording: its title tag, else its file name without the suffix."""
     return tags.get("title") or PurePath(path).stem

@@ -1,7 +1,7 @@
 """Adding files to an index: for folders of any size, and nights without supervision.
 
 Files are encoded by a few threads ahead of the index and stored in batches that survive a kill; what cannot be read is
-reported and passed over.
+reported and passed over. Audio is decoded in child processes, one for each of the threads (`samaf.isolated`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samaf.audio import stream_audio
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, FingerprintError, SamafError, shown
-from samaf.files import digest, find_files, read_tags, title_of
+from samaf.files import check_kind, digest, find_files, title_of
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index, Track, TrackInfo
+from samaf.isolated import IsolatedStream
 
 BATCH_TRACKS = 32
 BATCH_S = 20.0
@@ -48,12 +48,15 @@ class Outcome:
     track_id : int or None
     reason : str
         Why it failed, one line.
+    warning : str
+        What is wrong with a file that is in the index now, one line: less could be read than it says that it holds.
     """
 
     path: str
     status: Status
     track_id: int | None = None
     reason: str = ""
+    warning: str = ""
 
 
 @dataclass
@@ -65,6 +68,7 @@ class AddReport:
     added, updated, aliases, skipped : int
         Files, by what became of them; see `Outcome`.
     failures : list of (path, reason)
+    warnings : list of (path, warning)
     duration_s : float
         Audio added and updated, in seconds.
     """
@@ -74,6 +78,7 @@ class AddReport:
     aliases: int = 0
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
     duration_s: float = 0.0
 
 
@@ -117,6 +122,7 @@ class Adding:
         self.ahead: set[str] = set()  # digests of files that are being encoded or wait in the batch
         self.broken: dict[str, str] = {}  # digests of files that could not be encoded, and why
         self.stopped = threading.Event()
+        self.streams: set[IsolatedStream] = set()
 
     def run(self, places: list[StrPath]) -> AddReport:
         """Add what lies at `places`; see `samaf.library.Library.add`."""
@@ -134,13 +140,12 @@ class Adding:
                     waiting.append((file, None if file.twin else pool.submit(self._encoded, file)))
                     if len(waiting) >= 2 * self.jobs:
                         done += 1
-                        self._take(*waiting.popleft())
-                        self.progress(done, len(paths), path)
+                        self._take(*waiting[0])
+                        self.progress(done, len(paths), waiting.popleft()[0].path)
                 while waiting:
                     done += 1
-                    file, future = waiting.popleft()
-                    self._take(file, future)
-                    self.progress(done, len(paths), file.path)
+                    self._take(*waiting[0])
+                    self.progress(done, len(paths), waiting.popleft()[0].path)
                 self._flush()
                 for file in self.twins:
                     self._failed(
@@ -154,11 +159,18 @@ class Adding:
                 for _, future in waiting:
                     if future is not None:
                         future.cancel()
+                for stream in list(self.streams):
+                    stream.abort()
         return self.report
 
     def _failed(self, path: str, reason: str) -> None:
         self.report.failures.append((path, reason))
         self.outcome(Outcome(path, "failed", None, reason))
+
+    def _done(self, path: str, status: Status, track_id: int, warning: str = "") -> None:
+        if warning:
+            self.report.warnings.append((path, warning))
+        self.outcome(Outcome(path, status, track_id, warning=warning))
 
     def _prepared(self, path: str) -> _File | None:
         """Look at a file; None if nothing is left to do about it."""
@@ -166,18 +178,18 @@ class Adding:
             status = os.stat(path)
             known = self.index.find_path(path)
             if known is not None and (status.st_size, status.st_mtime_ns) == _noted(known, path):
+                self._replace_gone(known, path)
                 self.report.skipped += 1
-                self.outcome(Outcome(path, "skipped", known.track_id))
+                self._done(path, "skipped", known.track_id)
                 return None
-            if not os.path.isfile(path):
-                raise AudioError("is no regular file; name a file of audio")
+            check_kind(path)
             file = _File(path, digest(path), status.st_size, status.st_mtime_ns)
         except OSError as error:
             self._failed(
                 path, f"cannot be read ({error.strerror or error}); check its permissions and the disk"
             )
             return None
-        except AudioError as error:
+        except (AudioError, FingerprintError) as error:
             self._failed(path, str(error))
             return None
         there = self.index.find_digest(file.digest)
@@ -194,14 +206,20 @@ class Adding:
 
     def _encoded(self, file: _File) -> tuple[TrackInfo, Fingerprint]:
         """Fingerprint a file; runs in a thread of the pool."""
-        header = self.index.header
+        tags: Mapping[str, str] = {}
+        warning = ""
         if is_fingerprint_path(file.path):
-            tags: dict[str, str] = {}
             print_ = _fitted(Fingerprint.load(file.path), self.index)
         else:
-            tags = read_tags(file.path)
-            blocks = self._until_stopped(stream_audio(file.path))
-            print_ = self.encoder.encode_stream(blocks, hop_s=header.hop_s, name=shown(file.path))
+            stream = IsolatedStream(file.path)
+            self.streams.add(stream)
+            try:
+                print_ = self.encoder.encode_stream(
+                    self._until_stopped(stream), hop_s=self.index.header.hop_s, name=shown(file.path)
+                )
+            finally:
+                self.streams.discard(stream)
+            tags, warning = stream.tags, stream.warning
         if not print_.valid.any():
             raise AudioError("is silent or steady noise throughout: there is nothing to find it by")
         try:
@@ -211,10 +229,10 @@ class Adding:
         if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
             raise _ChangedError("changed while it was read; add it again")
         title = title_of(file.path, tags)
-        info = TrackInfo(file.path, title, file.digest, file.size_bytes, file.mtime_ns, tags)
+        info = TrackInfo(file.path, title, file.digest, file.size_bytes, file.mtime_ns, tags, warning)
         return info, print_
 
-    def _until_stopped(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    def _until_stopped(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         for block in blocks:
             if self.stopped.is_set():
                 raise _StoppedError
@@ -261,14 +279,14 @@ class Adding:
                 else:
                     replacing.append(former.track_id)
             ids = self.index.add([(info, print_) for _, info, print_ in batch], replacing=replacing)
-            for track_id, (file, _, print_) in zip(ids, batch, strict=True):
+            for track_id, (file, info, print_) in zip(ids, batch, strict=True):
                 self.ahead.discard(file.digest)
                 self.report.duration_s += print_.duration_s
                 if file.path in updated:
                     self.report.updated += 1
                 else:
                     self.report.added += 1
-                self.outcome(Outcome(file.path, "updated" if file.path in updated else "added", track_id))
+                self._done(file.path, "updated" if file.path in updated else "added", track_id, info.warning)
         twins, self.twins = self.twins, []
         for file in twins:
             track = self.index.find_digest(file.digest)
@@ -285,12 +303,29 @@ class Adding:
         if former is not None and former.track_id != track.track_id:
             self.index.drop_path(file.path)
         self.index.add_alias(track.track_id, file.path, file.size_bytes, file.mtime_ns)
+        self._replace_gone(track, file.path)
         if former is not None and former.track_id == track.track_id:  # touched, not changed
             self.report.skipped += 1
-            self.outcome(Outcome(file.path, "skipped", track.track_id))
+            self._done(file.path, "skipped", track.track_id)
         else:
             self.report.aliases += 1
-            self.outcome(Outcome(file.path, "alias", track.track_id))
+            self._done(file.path, "alias", track.track_id, track.warning)
+
+    def _replace_gone(self, track: Track, path: str) -> None:
+        """Forget those files of a track that are gone, now that one of it is known to be there."""
+        for other in (*(alias.path for alias in track.aliases), track.path):
+            if other != path and _is_gone(other):
+                self.index.drop_path(other)
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # out of reach, which may pass
+        return False
+    return False
 
 
 def _noted(track: Track, path: str) -> tuple[int, int]:

@@ -13,13 +13,14 @@ import soxr
 from numpy.typing import NDArray
 
 from samaf import settings
-from samaf.audio import SAMPLE_RATE, stream_audio
+from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, MismatchError, ModelError, shown
 from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
+from samaf.isolated import IsolatedStream
 from samaf.match import Matches
 from samaf.places import default_db
 from samaf.search import Searcher
@@ -148,8 +149,8 @@ class Library:
         """Add files, folders with all that is in them, and fingerprint files.
 
         What is there already, with the same size and time, is skipped; a file with content that is there already is
-        noted as another path of it; a file that has changed takes its former content's place. Stored batch by batch:
-        after a kill, the same call goes on where the last batch ended.
+        noted as another path of it, in place of those that are gone; a file that has changed takes its former content's
+        place. Stored batch by batch: after a kill, the same call goes on where the last batch ended.
 
         Parameters
         ----------
@@ -238,11 +239,11 @@ class Library:
         limits = Limits(min_probability=min_probability, prior=prior, max_evalue=max_evalue, ber=ber, top=top)
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
-        print_ = self._query(clip, name, samples)
+        print_, warning = self._query(clip, name, samples)
         if not print_.valid.any():
             raise AudioError(f"{name}: is silent or steady noise throughout; give a clip with content")
 
-        return self.searcher.search(
+        matches = self.searcher.search(
             print_,
             limits=limits,
             exhaustive=exhaustive,
@@ -252,24 +253,27 @@ class Library:
             else None,
             progress=progress,
         )
+        matches.warning = warning
+        return matches
 
     def _query(
         self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str, samples: list[NDArray[np.float32]]
-    ) -> Fingerprint:
-        """Fingerprint of a clip; its audio, if there is any and it is short, goes to `samples`."""
+    ) -> tuple[Fingerprint, str]:
+        """Fingerprint of a clip, and what is wrong with its file; the audio of a short one goes to `samples`."""
         if isinstance(clip, (str, os.PathLike)) and is_fingerprint_path(clip):
             clip = Fingerprint.load(clip)
         if isinstance(clip, Fingerprint):
             self.index.check_fits(model_id=clip.model_id)
-            return clip.truncated(min(clip.bits, self.index.header.bits))
-        blocks = stream_audio(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
-        return self.encoder.encode_stream(
+            return clip.truncated(min(clip.bits, self.index.header.bits)), ""
+        blocks = IsolatedStream(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
+        print_ = self.encoder.encode_stream(
             _keeping(blocks, samples),
             hop_s=self.encoder.query_hop_s,
             confidence=True,
             overhang=True,
             name=name,
         )
+        return print_, blocks.warning if isinstance(blocks, IsolatedStream) else ""
 
 
 class _Restored:

@@ -102,11 +102,14 @@ class Matches(list[Match]):
     Attributes
     ----------
     clip_s : float
+    warning : str
+        What is wrong with the clip's file, one line without its name; "" for nothing.
     """
 
     def __init__(self, matches: Iterable[Match], clip_s: float) -> None:
         super().__init__(matches)
         self.clip_s = clip_s
+        self.warning = ""
 
     @property
     def gaps(self) -> list[tuple[float, float]]:

@@ -53,7 +53,7 @@ def signed_weights(print_: Fingerprint, reliability: Reliability) -> Float32:
     else:
         weight = reliability.weight(print_.confidence, known)
     weight[~print_.valid] = 0.0
-    return np.where(unpack(print_.hashes, print_.bits), weight, -weight)
+    return np.negative(weight, out=weight, where=~unpack(print_.hashes, print_.bits))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -335,6 +336,17 @@ def header_only(path: Path) -> None:
     path.write_bytes(write(path, tune(1.0)).read_bytes()[:30])
 
 
+def wav_of(tag: int, bits: int) -> Callable[[Path], None]:
+    """A writer of a WAV file whose header names a coding and the bits of a sample."""
+
+    def make(path: Path) -> None:
+        fields = struct.pack("<HHIIHH", tag, 1, 16000, 2 * 16000 * bits // 16, bits // 8, bits)
+        data = write(path, tune(2.0)).read_bytes()
+        path.write_bytes(data[:20] + fields + data[36:])
+
+    return make
+
+
 def no_samples(path: Path) -> None:
     write(path, np.empty(0, np.float32))
 
@@ -377,6 +389,10 @@ def video_without_sound(path: Path) -> None:
         (opposite_infinities, "holds NaN, infinite"),
         (one_hertz, "says 1 Hz"),
         (video_without_sound, "has no sound track"),
+        (wav_of(1, 0), "is in a coding that is not known; convert it to WAV or FLAC"),
+        (wav_of(0xFFFF, 16), "is in a coding that is not known"),
+        (wav_of(3, 16), "is in a coding that is not known"),
+        (wav_of(1, 64), "holds samples of the form s64, which are not known"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -387,7 +403,7 @@ def test_bad_files(tmp_path: Path, make: Callable[[Path], None], message: str) -
         read_audio(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: {message}") and "\n" not in line
-    if make not in (no_samples, nan, opposite_infinities):
+    if make not in (no_samples, nan, opposite_infinities) and "samples of the form" not in line:
         with pytest.raises(AudioError):
             probe(path)
 
@@ -422,8 +438,7 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(
     got = read_audio(path)
     assert 7 * SAMPLE_RATE < len(got) < 13 * SAMPLE_RATE
     assert similarity(got[:-2000], whole) > 0.999
-    if suffix != "mp3":  # libmpg123 says on its own, at opening, that the length in the header is wrong
-        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def test_a_truncated_m4a_without_its_index(tmp_path: Path) -> None:

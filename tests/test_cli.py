@@ -561,6 +561,36 @@ def test_add_and_add_again(samaf: Callable[..., Ended], songs: Path, tmp_path: P
     assert "64 bits" in text and str(db) in text
 
 
+def test_what_is_cut_off_is_told_by_every_command(
+    samaf: Callable[..., Ended], db: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "cut.flac", tune(30, seed=8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
+    ended = samaf("index", "add", "--db", db, "--json", path)
+    [record] = ended.records
+    assert (ended.status, record["status"]) == (0, "added") and "1 not whole" in ended.err
+    warning = record["warning"]
+    assert re.fullmatch(
+        r"is cut off or damaged: \d\.\d s of the 30\.0 s that it states could be read; "
+        r"copy it again from where it is whole",
+        warning,
+    )
+    assert ended.complaints == [f"samaf: {path}: {warning}"]
+    assert samaf("index", "add", "--db", db, path).complaints == []  # it has been said, and is remembered
+    records = samaf("index", "list", "--db", db, "--json").records
+    assert [record.get("warning") for record in records] == [None, None, None, warning]
+    assert "is cut off or damaged" in samaf("index", "list", "--db", db).out
+    for command in (["search", "--db", db], ["encode", "-o", tmp_path / "cut.samaf"]):
+        ended = samaf(*command, "--json", path)
+        assert (ended.status, ended.complaints) == (0, [f"samaf: {path}: {warning}"])
+        assert ended.records[0]["warning"] == warning
+    exported = tmp_path / "all.export"
+    samaf("index", "export", "--db", db, exported)
+    samaf("index", "remove", "--db", db, path)
+    samaf("index", "import", "--db", db, exported)
+    assert samaf("index", "list", "--db", db, "--json").records[-1]["warning"] == warning
+
+
 def test_list_and_remove(samaf: Callable[..., Ended], db: Path, songs: Path) -> None:
     records = samaf("index", "list", "--db", db, "--json").records
     assert [(r["track_id"], r["title"]) for r in records] == [(1, "one"), (2, "three"), (3, "two")]

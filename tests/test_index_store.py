@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -15,7 +17,8 @@ from prints import MODEL, fill, info_of, new_index, print_of, stored
 
 from samaf.errors import LockedError, MismatchError, StoreError
 from samaf.index import Index, TrackInfo, change, segment, state
-from samaf.index.codec import decode, encode
+from samaf.index.codec import DamageError, decode, encode
+from samaf.index.tracks import Alias, Track
 
 
 @pytest.fixture
@@ -173,6 +176,18 @@ def test_pages_of_tracks(path: Path) -> None:
         index.compact()
         assert [t.track_id for t in index.tracks()] == [*range(1, 200), *range(520, 701)]
         assert index.verify().ok
+
+
+def test_a_track_s_record_of_any_age_can_be_read() -> None:
+    """Before tracks had a warning, a record had 9 or 11 values."""
+    track = Track(7, "/m/a.wav", "a", 5.0, 5, "d", 1, 2, added=3.0)
+    tagged = replace(track, tags={"artist": "é"}, aliases=(Alias("/m/b.wav", 1, 2),))
+    warned = replace(track, warning="is cut off")
+    for one, length in ((track, 9), (tagged, 11), (warned, 12), (replace(tagged, warning="x"), 12)):
+        record = json.loads(json.dumps(one.to_record()))
+        assert len(record) == length and Track.from_record(record) == one
+        with pytest.raises(DamageError):
+            Track.from_record([*record, 1, 2])
 
 
 def test_recordings_without_hashes_do_no_harm(path: Path) -> None:

@@ -189,14 +189,14 @@ def test_bad_files_are_reported_and_the_rest_goes_on(db: Path, music: Path) -> N
 def test_a_bug_of_a_decoder_does_not_end_the_run(
     db: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from samaf.audio import stream_audio as real
+    from samaf.isolated import IsolatedStream
 
     def stream(path: str) -> object:
         if path.endswith("b.flac"):
             raise ZeroDivisionError("two\nlines")
-        return real(path)
+        return IsolatedStream(path)
 
-    monkeypatch.setattr(room, "stream_audio", stream)
+    monkeypatch.setattr(room, "IsolatedStream", stream)
     report = add(db, music)
     [(path, reason)] = report.failures
     assert path.endswith("b.flac") and "ZeroDivisionError" in reason and "\n" not in reason
@@ -643,3 +643,111 @@ def test_a_match_lies_within_the_clip_and_the_track(stocked: Path) -> None:
             assert match.query_start_s == pytest.approx(start_s, abs=0.8)
             assert match.track_start_s == pytest.approx(at_s, abs=0.8)
             assert match.query_end_s - match.query_start_s == pytest.approx(length_s, abs=1.5)
+
+
+# -- odd files --------------------------------------------------------------------------------------------------------
+
+
+def reasons_of(report: AddReport) -> dict[str, str]:
+    return {Path(path).name: reason for path, reason in report.failures}
+
+
+def test_a_pipe_with_the_name_of_a_fingerprint_is_not_waited_for(db: Path, music: Path) -> None:
+    os.mkfifo(music / "x.samaf")
+    (music / "y.samaf").symlink_to("/dev/zero")
+    report = add(db, music)
+    assert report.added == 3
+    assert reasons_of(report) == dict.fromkeys(
+        ["x.samaf", "y.samaf"], "is no regular file; name a file of audio"
+    )
+
+
+def test_a_file_s_name_is_no_reason_against_another_with_its_content(db: Path, music: Path) -> None:
+    shutil.copy(music / "b.flac", music / "0.samaf")
+    Encoder().encode(tune(5, seed=60)).save(music / "print.samaf")
+    shutil.copy(music / "print.samaf", music / "0.opus")
+    (music / "1.samaf").touch()
+    (music / "1.wav").touch()
+    expected = {
+        "0.samaf": "not a fingerprint file; make one with `samaf encode`",
+        "0.opus": "is a fingerprint, not audio; end its name with .samaf",
+        "1.samaf": "is empty; copy or record it again",
+        "1.wav": "is empty; copy or record it again",
+    }
+    report = add(db, music)
+    assert (report.added, report.aliases) == (4, 0) and reasons_of(report) == expected
+    report = add(db, music)
+    assert (report.added, report.aliases, report.skipped) == (0, 0, 4) and reasons_of(report) == expected
+
+
+def test_a_moved_file_takes_its_old_name_s_place(db: Path, music: Path) -> None:
+    shutil.copy(music / "a.wav", music / "copy.wav")
+    add(db, music)
+    (music / "a.wav").rename(music / "moved.wav")
+    report = add(db, music)
+    assert (report.added, report.aliases, report.failures) == (0, 1, [])
+    with Library(db) as library:
+        track = library.index.find_path(music / "moved.wav")
+        assert track is not None and len(list(library.index.tracks())) == 3
+        assert [track.path, *(alias.path for alias in track.aliases)] == [
+            str(music / "copy.wav"),
+            str(music / "moved.wav"),
+        ]
+        assert track.title == "copy"
+        assert library.index.find_path(music / "a.wav") is None
+        assert library.index.verify().ok
+    (music / "copy.wav").unlink()
+    assert add(db, music).skipped == 3
+    with Library(db) as library:
+        track = library.index.find_path(music / "moved.wav")
+        assert track is not None and (track.path, track.title, track.aliases) == (
+            str(music / "moved.wav"),
+            "moved",
+            (),
+        )
+    assert add(db, music).skipped == 3
+
+
+def test_progress_names_the_file_that_is_done(db: Path, music: Path) -> None:
+    for i in range(5):
+        write(music / f"n{i}.wav", tune(1.5, seed=100 + i))
+    names: list[str] = []
+    with Library(db, writable=True) as library:
+        library.add(music, progress=lambda done, total, path: names.append(os.path.basename(path)), jobs=2)
+    assert names == ["a.wav", "b.flac", "n0.wav", "n1.wav", "n2.wav", "n3.wav", "n4.wav", "c.wav"]
+
+
+def test_what_is_cut_off_is_added_and_remembered(db: Path, music: Path) -> None:
+    path = write(music / "b.flac", tune(20, seed=61))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    shutil.copy(path, music / "copy.flac")
+    outcomes: dict[str, Outcome] = {}
+    with Library(db, writable=True) as library:
+        report = library.add(music, outcome=lambda one: outcomes.update({Path(one.path).name: one}))
+    assert (report.added, report.aliases, report.failures) == (3, 1, [])
+    assert [Path(path).name for path, _ in report.warnings] == ["b.flac", "copy.flac"]
+    [warning] = {warning for _, warning in report.warnings}
+    assert "s of the 20.0 s that it states could be read" in warning and "\n" not in warning
+    assert {name: one.warning for name, one in outcomes.items()} == {
+        "a.wav": "",
+        "b.flac": warning,
+        "copy.flac": warning,
+        "c.wav": "",
+    }
+    with Library(db, writable=True) as library:
+        assert {Path(track.path).name: track.warning for track in library.index.tracks()} == {
+            "a.wav": "",
+            "b.flac": warning,
+            "c.wav": "",
+        }
+        library.index.compact()
+        assert library.search(tune(20, seed=61)[16000 : 16000 * 6])[0].title == "b"
+        found = library.search(path)
+        assert found[0].title == "b" and found.warning == warning
+        assert library.search(music / "a.wav").warning == ""
+        write(path, tune(20, seed=61))
+        assert library.add(path).updated == 1
+        track = library.index.find_path(path)
+        assert track is not None and track.warning == ""
+    report = add(db, music)
+    assert (report.skipped, report.warnings) == (4, [])

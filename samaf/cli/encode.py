@@ -69,14 +69,22 @@ def run(args: argparse.Namespace) -> int:
     if not args.json or args.out:
         targets = list(_targets([Path(file) for file in args.files], args.out))
 
+    from samaf.isolated import IsolatedStream, prepare
+
+    prepare()  # a child starts while this process loads what follows
     from samaf.encoder import Encoder
 
     encoder = Encoder(args.model, bits=args.bits)
     failed = False
     for file, target in zip(args.files, targets, strict=True):
         try:
-            print_ = encoder.encode(
-                file, hop_s=args.hop, confidence=args.confidence, overhang=args.confidence
+            stream = IsolatedStream(file)
+            print_ = encoder.encode_stream(
+                stream,
+                hop_s=args.hop,
+                confidence=args.confidence,
+                overhang=args.confidence,
+                name=shown(file),
             )
             if target is not None:
                 print_.save(target)
@@ -84,8 +92,10 @@ def run(args: argparse.Namespace) -> int:
             complain(str(error))
             failed = True
             continue
+        if stream.warning:
+            complain(f"{file}: {stream.warning}")
         if args.json:
-            print_json(_record(file, print_))
+            print_json({**_record(file, print_), **({"warning": stream.warning} if stream.warning else {})})
     return FAILED if failed else DONE
 
 

@@ -129,11 +129,12 @@ def _add(args: argparse.Namespace) -> int:
     from samaf.library import Library
 
     def outcome(result: Outcome) -> None:
-        if result.status == "failed":
-            complain(f"{result.path}: {result.reason}")
+        notes = {"reason": result.reason, "warning": result.warning}
+        notes = {name: note for name, note in notes.items() if note}
+        for note in notes.values():
+            complain(f"{result.path}: {note}")
         if args.json:
-            record = {"path": result.path, "status": result.status, "track_id": result.track_id}
-            print_json({**record, "reason": result.reason} if result.reason else record)
+            print_json({"path": result.path, "status": result.status, "track_id": result.track_id, **notes})
 
     with Library(args.db, writable=True, model=args.model, bits=args.bits, hop_s=args.hop) as library:
         bar = progress_bar("adding")
@@ -155,6 +156,7 @@ def _add(args: argparse.Namespace) -> int:
         + f" ({clock(report.duration_s)})"
         + (f"; {report.skipped} were there already" if report.skipped else "")
         + (f"; {report.aliases} have the content of another file" if report.aliases else "")
+        + (f"; [yellow]{len(report.warnings)} not whole[/]" if report.warnings else "")
         + (f"; [red]{len(report.failures)} failed[/]" if report.failures else "")
     )
     return FAILED if report.failures else DONE
@@ -214,7 +216,8 @@ def _list(args: argparse.Namespace) -> int:
             files = [track.path, *(alias.path for alias in track.aliases)]
             table.add_row(
                 str(track.track_id),
-                plain(f"{artist} - {track.title}" if artist else track.title),
+                plain(f"{artist} - {track.title}" if artist else track.title)
+                + (f"\n[yellow]{plain(track.warning)}[/]" if track.warning else ""),
                 clock(track.duration_s),
                 "\n".join(map(plain, files)),
             )
@@ -223,6 +226,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _record(track: Track) -> dict[str, Any]:
+    warning = {"warning": track.warning} if track.warning else {}
     return {
         "track_id": track.track_id,
         "path": track.path,
@@ -234,6 +238,7 @@ def _record(track: Track) -> dict[str, Any]:
         "aliases": [alias.path for alias in track.aliases],
         "tags": dict(track.tags),
         "added": track.added,
+        **warning,
     }
 
 

@@ -29,6 +29,7 @@ from samaf.cli.common import (
     speeds,
 )
 from samaf.errors import AudioError, FingerprintError, MismatchError, SamafError, shown
+from samaf.formats import FINGERPRINT_SUFFIX
 from samaf.places import make_folder
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search all clips; those that cannot be read are passed over."""
+    from samaf.isolated import prepare
+
+    if not all(clip.endswith(FINGERPRINT_SUFFIX) for clip in args.clips):
+        prepare()  # it starts while this process loads what follows
     from samaf.library import Library
 
     if args.explain is not None:
@@ -148,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
                 continue
             elapsed_s = round(time.perf_counter() - start, 6)
             found = found or bool(matches)
+            if matches.warning:
+                complain(f"{clip}: {matches.warning}")
             (_print_json if args.json else _print_table)(clip, matches, elapsed_s)
             if args.explain is not None and not _drawn(library, clip, matches, Path(args.explain)):
                 failed = True
@@ -212,6 +219,8 @@ def _print_json(clip: str, matches: Matches, elapsed_s: float) -> None:
         "gaps": [[round(at_s, 3) for at_s in gap] for gap in matches.gaps],
         "elapsed_s": elapsed_s,
     }
+    if matches.warning:
+        of_clip["warning"] = matches.warning
     for rank, match in enumerate(matches, start=1):
         print_json({"query": clip, "rank": rank, **match.to_json(), **of_clip})
     if not matches:

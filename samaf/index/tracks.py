@@ -49,6 +49,8 @@ class TrackInfo:
     size_bytes, mtime_ns : int
         Of the file, to tell later whether it has changed.
     tags : mapping of str to JSON values
+    warning : str
+        What is wrong with the file, "" for nothing.
     """
 
     path: str
@@ -57,6 +59,7 @@ class TrackInfo:
     size_bytes: int = 0
     mtime_ns: int = 0
     tags: Mapping[str, Any] = field(default_factory=dict)
+    warning: str = ""
 
 
 class Alias(NamedTuple):
@@ -72,8 +75,8 @@ class Track:
     """One recording of the index; `added` is in seconds since 1970, ids are never used twice.
 
     Records may have been made by anybody (see `transfer`). What `to_record` gives and `from_record` takes has ids of 32
-    bits; paths and titles of up to 4,096 characters and digests of up to 256, all such as a file name can have; up to
-    2^26 hashes, and a billion seconds; sizes of up to 63 bits and times of up to 70; tags that are JSON.
+    bits; paths, titles and warnings of up to 4,096 characters and digests of up to 256, all such as a file name can
+    have; up to 2^26 hashes, and a billion seconds; sizes of up to 63 bits and times of up to 70; tags that are JSON.
     """
 
     track_id: int
@@ -87,6 +90,7 @@ class Track:
     aliases: tuple[Alias, ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     added: float = 0.0
+    warning: str = ""
 
     @classmethod
     def new(cls, track_id: int, info: TrackInfo, duration_s: float, n_hashes: int, added: float) -> Track:
@@ -103,6 +107,7 @@ class Track:
             mtime_ns=info.mtime_ns,
             tags=dict(info.tags),
             added=round(added, 3),
+            warning=info.warning,
         )
 
     def to_record(self) -> list[Any]:
@@ -117,8 +122,10 @@ class Track:
         title = None if self.title == PurePath(self.path).stem else self.title
         record: list[Any] = [self.track_id, self.path, title, self.duration_s, self.n_hashes, self.digest]
         record += [self.size_bytes, self.mtime_ns, self.added]
-        if self.aliases or self.tags:
+        if self.aliases or self.tags or self.warning:
             record += [self.aliases, self.tags]
+        if self.warning:
+            record.append(self.warning)
         return record
 
     @classmethod
@@ -132,7 +139,8 @@ class Track:
         """
         try:
             track_id, path, title, duration_s, n_hashes, digest, size_bytes, mtime_ns, added, *rest = record
-            aliases, tags = rest or ((), {})
+            aliases, tags, *more = rest or ((), {})
+            (warning,) = more or ("",)
             track = cls(
                 track_id,
                 path,
@@ -145,6 +153,7 @@ class Track:
                 tuple(Alias(*alias) for alias in aliases),
                 tags,
                 added,
+                warning,
             )
             track._check()
             return track
@@ -161,6 +170,7 @@ class Track:
             whole("size_bytes", file.size_bytes, 0, (1 << 63) - 1)
             whole("mtime_ns", file.mtime_ns, -(1 << 70), 1 << 70)
         text("title", self.title, _LONGEST)
+        text("warning", self.warning, _LONGEST)
         number("duration_s", self.duration_s, 0.0, _MOST_SECONDS)
         whole("n_hashes", self.n_hashes, 0, MAX_ROWS)
         text("digest", self.digest, _LONGEST_DIGEST)
