@@ -52,10 +52,15 @@ samaf.isolated.serve()
 """
 
 
+@pytest.fixture(autouse=True)
+def _none_yet() -> None:
+    """Other tests leave children."""
+    isolated._children.end()
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Children that do what files of some names tell them."""
-    isolated._children.end()
     monkeypatch.setattr(isolated, "_START", STAND_IN)
     yield
     isolated._children.end()
@@ -275,7 +280,6 @@ def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
 
 
 def test_where_no_process_can_be_started(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolated._children.end()
     monkeypatch.setattr(sys, "executable", str(clip.with_name("gone")))
     isolated.prepare()
     with pytest.raises(AudioError, match=r"clip\.wav: no process to decode it can be started \(No such file"):
