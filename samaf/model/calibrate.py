@@ -59,6 +59,8 @@ LENGTHS_S = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Lengths of the clips that are searched for."""
 QUERIES = 200
 """Clips of each length up to 10 s, of each kind; a third as many of longer ones."""
+SOUNDS = 0.03
+"""How much rarer a clip of a sound is than one of a kind of recordings."""
 DISTORTED = 0.7
 """Share of the clips that are distorted."""
 Float32 = NDArray[np.float32]
@@ -148,7 +150,9 @@ def calibrate(
         reliability = Reliability(*known["reliability"])
         for bits in base.bits:
             heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
-            known[f"kinds_{bits}"] = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
+            told = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
+            told[-1, -1] += np.log(SOUNDS)
+            known[f"kinds_{bits}"] = told
         known |= {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S}
         begin = replace(base, calibration=known | _flat(base.bits, len(kinds)))
         found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
