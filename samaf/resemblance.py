@@ -24,7 +24,7 @@ COPY_BER, STRANGER_BER = (0.08, 0.08), (0.41, 0.06)
 COPY_SHARE, STRANGER_SHARE = (0.05, 0.13), (-0.4, 0.2)
 """The same for the logarithm of the share of the expected agreement that the worse of them has: copies have all of it,
 and of two recordings that sound at once each explains a part of the clip."""
-COPIES, BOTH = 0.05, 0.05
+COPIES, BOTH = 0.05, 0.02
 """Chances that a clip that holds one recording holds a second one in the same place: a copy, or one that sounds at the
 same time."""
 
