@@ -719,7 +719,7 @@ def test_the_shipped_weights_are_small_and_calibrated() -> None:
     knots = len(weights.calibration["tail_seconds"])
     hops = len(weights.calibration["hops"])
     for bits in BITS:
-        assert weights.calibration[f"kinds_{bits}"].shape == (2, bits + 1)  # music and speech
+        assert weights.calibration[f"kinds_{bits}"].shape == (3, bits + 1)  # music, speech and sounds
         assert weights.calibration[f"tail_{bits}"].shape == (hops, 2, 3, knots)
     for bits in BITS:
         fingerprint = Encoder(bits=bits).encode(tune(4))

@@ -134,8 +134,9 @@ def _kill_once(
 
     ended = alone(open_again)
     left = {"x.db", "other.db", "other.db-lock", "other.db.writer", "other.db.new", "exported"}
-    left |= {"exported.part", "other.db.new-lock"}
-    if ended.fault or set(ended.value) - left:
+    left |= {"other.db.new-lock"}
+    unfinished = {name for name in ended.value if name.startswith(".") and name.endswith(".part")}  # exports
+    if ended.fault or set(ended.value) - left - unfinished:
         log.fault(f"opening after a kill: {ended.fault or ended.value}", trace=ended.trace, **context)
         return model, fresh, False
     for name in path.parent.glob("other.db*"):
