@@ -720,7 +720,7 @@ def test_the_shipped_weights_are_small_and_calibrated() -> None:
     hops = len(weights.calibration["hops"])
     for bits in BITS:
         assert weights.calibration[f"kinds_{bits}"].shape == (3, bits + 1)  # music, speech and sounds
-        assert weights.calibration[f"tail_{bits}"].shape == (hops, 2, 3, knots)
+        assert weights.calibration[f"tail_{bits}"].shape == (hops, 3, 3, knots)
     for bits in BITS:
         fingerprint = Encoder(bits=bits).encode(tune(4))
         assert fingerprint.valid.all() and len(np.unique(fingerprint.hashes, axis=0)) == 4
