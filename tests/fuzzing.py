@@ -159,7 +159,9 @@ def _serve(folder: str, memory_bytes: int) -> None:
             new = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(new, descriptor)
             os.close(new)
+        signal.alarm(round(3 * SECONDS))  # where the parent was killed, nobody else ends a command that hangs
         status = _run(json.loads(line))
+        signal.alarm(0)
         sys.stdout.flush()
         sys.stderr.flush()
         statuses.write(b"%d\n" % status)
