@@ -212,6 +212,10 @@ def sounds(setup: Setup, per_sort: int, seed: int) -> Iterator[str]:
         yield f"{sort:10}{len(values):7}{int(values.sum()):7}"
 
 
+# These sounds are drawn otherwise than those that calibration searches for (samaf.model.sounds): what is measured here
+# was not tuned on.
+
+
 def _noise(n: int, rng: Generator) -> NDArray[np.float64]:
     spectrum = np.fft.rfft(rng.standard_normal(n))
     return np.fft.irfft(spectrum * np.maximum(1, np.arange(len(spectrum))) ** -rng.uniform(0.0, 1.0), n)

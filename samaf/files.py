@@ -1,4 +1,4 @@
-"""Files of a collection: which ones a folder holds, what they contain, what their tags say."""
+"""Files of a collection: which ones a folder holds, what they are, and how their recordings are called."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from samaf.fingerprint import is_fingerprint_path
 from samaf.formats import FINGERPRINT_MAGIC, LMDB_MAGIC, LMDB_MAGIC_AT
 
 _DIGEST_BYTES = 1 << 20
-_MOST_BYTES = (
-    1 << 40
-)  # what is larger has holes, or is no file at all (/proc/kcore): to read it takes for ever
+_MOST_BYTES = 1 << 40
+"""What is larger has holes, or is no file at all (/proc/kcore): to read it takes for ever."""
 
 StrPath = str | os.PathLike[str]
 

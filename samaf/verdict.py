@@ -272,8 +272,7 @@ def decide(found: list[Resemblance], odds: Odds, limits: Limits, duration_s: flo
         Length of the query.
     """
     prior = log_odds_of(limits.prior) + math.log10(max(1.0, duration_s / PRIOR_S))
-    found = _once_a_track(found)
-    beside = _overlaps([one.match for one in found])
+    found, beside = _once_a_track(found)
     relations = {
         (i, k): related(found[i], found[k]) for i, others in enumerate(beside) for k in others if i < k
     }
@@ -312,15 +311,16 @@ def _beside(log_odds: float, relation: Relation) -> float:
     return math.log10(relation.together * right / (relation.apart + relation.together * wrong))
 
 
-def _once_a_track(found: list[Resemblance]) -> list[Resemblance]:
-    """The best of the stretches of a track that overlap."""
+def _once_a_track(found: list[Resemblance]) -> tuple[list[Resemblance], list[list[int]]]:
+    """The best of the stretches of a track that overlap; and, for each of these, which others it overlaps."""
     beside = _overlaps([one.match for one in found])
     kept: set[int] = set()
     for i in sorted(range(len(found)), key=lambda i: found[i].worth.log10_evalue):
         tracks = {found[k].match.track_id for k in beside[i] if k in kept}
         if found[i].match.track_id not in tracks:
             kept.add(i)
-    return [found[i] for i in sorted(kept)]
+    places = {i: place for place, i in enumerate(sorted(kept))}
+    return [found[i] for i in places], [[places[k] for k in beside[i] if k in places] for i in places]
 
 
 def log_odds_of(probability: float) -> float:

@@ -75,7 +75,8 @@ def add_parser(commands: Any) -> None:
         type=between,
         default=settings.PRIOR,
         metavar="P",
-        help="chance that a clip holds something of the library, before it is searched for (default %(default)g)",
+        help="chance that a clip, or each minute of a longer one, holds something of the library, before it is "
+        "searched for (default %(default)g)",
     )
     parser.add_argument(
         "--max-evalue",
