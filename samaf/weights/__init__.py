@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from samaf.atomic import atomic_write
 from samaf.errors import ModelError, shown
-from samaf.untrusted import named, opened, parse_json, text, whole
+from samaf.untrusted import named, opened, parse_json, text, whole, why
 from samaf.weights.arrays import Arrays
 
 FORMAT_VERSION = 1
@@ -112,9 +112,8 @@ class Weights:
             with atomic_write(path) as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs see an option in them
         except OSError as error:
-            why = error.strerror or str(error)
             raise ModelError(
-                f"{shown(path)}: cannot be written ({why}); choose another folder or make room"
+                f"{shown(path)}: cannot be written ({why(error)}); choose another folder or make room"
             ) from None
 
     @classmethod
