@@ -365,19 +365,19 @@ def first_of_each(keys: NDArray[Any], most: int) -> NDArray[np.bool_]:
 
 
 @kernel
-def _agreement(table, norm, hashes, first, last, offset, slope, ratio):  # type: ignore[no-untyped-def]
-    """Sum of a line's weighted agreement over what that of random bits would spread, less for slopes far from 1.
+def _agreement(table, norm, at, m, hashes, first, last, offset, slope, ratio):  # type: ignore[no-untyped-def]
+    """(sum of a line's weighted agreement, square of what that of random bits spreads) in a part of a query of m rows.
 
-    A slope other than 1 is rare, and may let a line meet one row more than the true one does.
+    The part begins at row `at` of the query.
     """
-    m = table.shape[0]
-    low = max(0, int(np.ceil(offset / ratio - 1e-9)))
-    high = min(last - first - 1, int(np.floor((offset + slope * (m - 1)) / ratio + 1e-9)))
+    end = at + table.shape[0]
+    low = max(0, int(np.ceil((offset + slope * max(0, at - 1)) / ratio - 1e-9)))
+    high = min(last - first - 1, int(np.floor((offset + slope * min(end, m - 1)) / ratio + 1e-9)))
     total = np.float32(0.0)
     power = np.float32(0.0)
     for r in range(low, high + 1):
-        i = int(np.rint((ratio * r - offset) / slope))
-        if i < 0 or i >= m:
+        i = int(np.rint((ratio * r - offset) / slope)) - at
+        if i < 0 or i >= table.shape[0]:
             continue
         row = first + r
         empty = True
@@ -392,24 +392,26 @@ def _agreement(table, norm, hashes, first, last, offset, slope, ratio):  # type:
                 total -= table[i, k, 0]
         else:
             power += norm[i]
-    if power <= 0:
-        return np.float32(-1e9)
-    return total / np.sqrt(power) * np.float32(1.0 - abs(slope - 1.0))
+    return total, power
 
 
 @kernel
-def _refine(table, norm, hashes, first, last, offset, slope, ratio, shifts, turns, out):  # type: ignore[no-untyped-def]
-    """Best of the neighbours of each line: shifted by hops, turned about the query's middle by slopes."""
-    middle = 0.5 * (table.shape[0] - 1)
+def _add_neighbours(table, norm, at, m, hashes, first, last, offset, slope, ratio, shifts, turns, out):  # type: ignore[no-untyped-def]
+    """Add what the neighbours of each line agree in a part of a query: shifted by hops, turned by slopes.
+
+    They are turned about the query's middle.
+    """
+    middle = 0.5 * (m - 1)
     for j in range(offset.shape[0]):
-        out[j, 0] = -1e9
-        for turn in turns:
-            new_slope = slope[j] + turn
-            turned = offset[j] - turn * middle
-            for shift in shifts:
-                score = _agreement(table, norm, hashes, first[j], last[j], turned + shift, new_slope, ratio)
-                if score > out[j, 0]:
-                    out[j, 0], out[j, 1], out[j, 2] = score, turned + shift, new_slope
+        for t in range(turns.shape[0]):
+            new_slope = slope[j] + turns[t]
+            turned = offset[j] - turns[t] * middle
+            for s in range(shifts.shape[0]):
+                total, power = _agreement(
+                    table, norm, at, m, hashes, first[j], last[j], turned + shifts[s], new_slope, ratio
+                )
+                out[j, t, s, 0] += total
+                out[j, t, s, 1] += power
 
 
 def refine(lines: Lines, hashes: Words, query: Query, *, shifts: Float64, turns: Float64) -> Lines:
@@ -422,23 +424,36 @@ def refine(lines: Lines, hashes: Words, query: Query, *, shifts: Float64, turns:
     shifts, turns
         Offsets in hops and slopes to add; 0 should be among each.
     """
-    out = np.empty((len(lines), 3))
-    _refine(
-        frozen(query.table),
-        frozen(query.power),
-        frozen(hashes),
-        frozen(lines.first),
-        frozen(lines.last),
-        frozen(lines.offset),
-        frozen(lines.slope),
-        float(query.ratio),
-        shifts,
-        turns,
-        out,
-    )
-    score, offset, slope = out.T
+    summed = np.zeros((len(lines), len(turns), len(shifts), 2), np.float32)
+    for at, page in query.pages():
+        _add_neighbours(
+            frozen(page.table),
+            frozen(page.power),
+            at,
+            len(query),
+            frozen(hashes),
+            frozen(lines.first),
+            frozen(lines.last),
+            frozen(lines.offset),
+            frozen(lines.slope),
+            float(query.ratio),
+            shifts,
+            turns,
+            summed,
+        )
+    agreement, power = summed[..., 0], summed[..., 1]
+    slope = lines.slope[:, None] + turns
+    # a slope other than 1 is rare, and may let a line meet one row more than the true one does
+    scores = agreement / np.sqrt(np.maximum(power, 1e-9)) * (1.0 - np.abs(slope - 1.0))[:, :, None]
+    scores[power <= 0] = -np.inf
+    scores = scores.reshape(len(lines), len(turns) * len(shifts))
+    best = scores.argmax(axis=1)
+    turn, shift = np.unravel_index(best, (len(turns), len(shifts)))
+    score = scores[np.arange(len(lines)), best]
+    offset = lines.offset - turns[turn] * (0.5 * (len(query) - 1)) + shifts[shift]
+    slope = lines.slope + turns[turn]
     order = np.argsort(-score, kind="stable")
-    order = order[score[order] > -1e8]
+    order = order[score[order] > -np.inf]
     return Lines(lines.first[order], lines.last[order], offset[order], slope[order], score[order])
 
 

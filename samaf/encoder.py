@@ -33,7 +33,7 @@ from samaf.features import (
     frames_of,
     restored_log_mel,
 )
-from samaf.fingerprint import Fingerprint, mark_rows
+from samaf.fingerprint import Fingerprint, confidence_of, mark_rows
 from samaf.isolated import IsolatedStream
 from samaf.onnx_runtime import onnxruntime
 from samaf.settings import BITS, QUERY_HOP_S, REFERENCE_HOP_S
@@ -280,7 +280,7 @@ class Encoder:
         """Fingerprint of frames and their levels; None if they are fewer than a window has."""
         hop = _hop_frames(hop_s)
         lead = int((1.0 - LEAST_KNOWN) * WINDOW_FRAMES - EDGE_FRAMES) // hop * hop if overhang else 0
-        rows, valid, shares, activations = _Rows(), _Rows(), _Rows(), _Rows()
+        rows, valid, shares, confidence_rows = _Rows(), _Rows(), _Rows(), _Rows()
         n_frames = 0
 
         def counted() -> Iterator[tuple[Float32, Float32]]:
@@ -295,7 +295,7 @@ class Encoder:
             valid.add(good)
             shares.add(known)
             if confidence:
-                activations.add(np.abs(out))
+                confidence_rows.add(confidence_of(out))
         if not rows.n or n_frames < WINDOW_FRAMES:
             return None
         return Fingerprint(
@@ -305,7 +305,7 @@ class Encoder:
             bits=self.bits,
             model_id=self.model_id,
             duration_s=n_frames / FRAMES_PER_SECOND,
-            confidence=activations.array() if confidence else None,
+            confidence=confidence_rows.array() if confidence else None,
             start_s=-lead / FRAMES_PER_SECOND,
             known=shares.array() if overhang else None,
         )

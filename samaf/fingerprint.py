@@ -29,7 +29,8 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,6 +48,7 @@ _MODEL_ID = re.compile(r"[0-9a-f]{64}")
 _MOST_BITS = 1024
 _MOST_FILE_BYTES = 1 << 28
 _MOST_HEADER_BYTES = 1 << 12
+_MOST_CONFIDENCE = np.float32(np.finfo(np.float16).max)
 
 
 def is_fingerprint_path(path: str | os.PathLike[str]) -> bool:
@@ -75,6 +77,12 @@ def mark_rows(hashes: NDArray[np.uint64], valid: NDArray[np.bool_]) -> NDArray[n
     return marked
 
 
+def confidence_of(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Confidence of real values, float32 of any shape: their magnitudes, to three digits and up to 65504."""
+    magnitude = np.abs(values)
+    return np.minimum(magnitude, _MOST_CONFIDENCE, out=magnitude).astype(np.float16)
+
+
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
     """The hashes of one recording.
@@ -94,8 +102,9 @@ class Fingerprint:
         SHA-256 of the model's weights file, 64 lower-case hexadecimal digits.
     duration_s : float
         Length of the recording in seconds.
-    confidence : ndarray of float32, shape (n, bits), optional
+    confidence : ndarray of float16, shape (n, bits), optional
         Magnitude of each bit's real value before its sign was taken, times the clarity of its window; for queries.
+        `confidence_of` makes it.
     start_s : float
         Where the window of row 0 starts; before the audio (negative) in a query, whose first windows overhang.
     known : ndarray of float32, shape (n,), optional
@@ -113,7 +122,7 @@ class Fingerprint:
     bits: int
     model_id: str
     duration_s: float
-    confidence: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float16] | None = None
     start_s: float = 0.0
     known: NDArray[np.float32] | None = None
 
@@ -137,8 +146,9 @@ class Fingerprint:
         hashes = convert("hashes", np.uint64, (n, self.bits // 64))
         valid = convert("valid", np.bool_, (n,))
         if self.confidence is not None:
-            confidence = convert("confidence", np.float32, (n, self.bits))
-            if not (np.isfinite(confidence).all() and (confidence >= 0).all()):
+            confidence = convert("confidence", np.float16, (n, self.bits))
+            # a NaN fails both, and twelve hours' rows need no array of as many answers
+            if n and not (confidence.min() >= 0 and confidence.max() < np.inf):
                 raise ValueError("confidence must be finite and not negative")
         if not math.isfinite(self.start_s):
             raise ValueError(f"start_s must be finite, got {self.start_s}")
@@ -223,8 +233,6 @@ class Fingerprint:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fingerprint to a file, which then exists wholly or not at all.
 
-        Confidence is rounded to 16 bits.
-
         Raises
         ------
         FingerprintError
@@ -245,21 +253,25 @@ class Fingerprint:
             header["start_s"] = float(self.start_s)
         version = _VERSION if self.known is None else _OVERHANGING
         head = json.dumps(header).encode()
-        parts = [_PREFIX.pack(FINGERPRINT_MAGIC, version, len(head)), head]
-        parts += [self.hashes.astype("<u8").tobytes(), self.valid.astype("u1").tobytes()]
+        parts: list[Any] = [_PREFIX.pack(FINGERPRINT_MAGIC, version, len(head)), head]
+        parts += [self.hashes.astype("<u8", copy=False), self.valid.astype("u1")]
         if self.confidence is not None:
-            parts.append(np.minimum(self.confidence, np.finfo(np.float16).max).astype("<f2").tobytes())
+            parts.append(self.confidence.astype("<f2", copy=False))
         if self.known is not None:
-            parts.append(self.known.astype("<f4").tobytes())
-        data = b"".join(parts)
-        if len(data) + _CRC.size > _MOST_FILE_BYTES:
+            parts.append(self.known.astype("<f4", copy=False))
+        n_bytes = sum(memoryview(part).nbytes for part in parts) + _CRC.size
+        if n_bytes > _MOST_FILE_BYTES:
             raise FingerprintError(
-                f"{shown(path)}: would have {len(data) / 1e6:,.0f} MB, more than the {_MOST_FILE_BYTES / 1e6:,.0f} MB "
+                f"{shown(path)}: would have {n_bytes / 1e6:,.0f} MB, more than the {_MOST_FILE_BYTES / 1e6:,.0f} MB "
                 "of a fingerprint file; encode the recording in parts, or with a longer hop"
             )
+        crc = 0
         try:
             with atomic_write(path) as file:
-                file.write(data + _CRC.pack(zlib.crc32(data)))
+                for part in parts:
+                    file.write(part)
+                    crc = zlib.crc32(part, crc)
+                file.write(_CRC.pack(crc))
         except OSError as error:
             raise FingerprintError(
                 f"{shown(path)}: cannot be written ({why(error)}); choose another folder or make room"
@@ -293,7 +305,7 @@ class Fingerprint:
             raise FingerprintError(f"{name}: cannot be read ({why(error)}); check the file") from error
 
     @classmethod
-    def _read(cls, file: BinaryIO, size: int, name: str) -> Fingerprint:
+    def _read(cls, file: BufferedReader, size: int, name: str) -> Fingerprint:
         """Read an open file of some size; what is wrong with it is a `FingerprintError`."""
         prefix = file.read(_PREFIX.size)
         if not prefix.startswith(FINGERPRINT_MAGIC):
@@ -313,7 +325,7 @@ class Fingerprint:
 
     @classmethod
     def _parsed(
-        cls, file: BinaryIO, size: int, prefix: bytes, header_bytes: int, *, overhangs: bool
+        cls, file: BufferedReader, size: int, prefix: bytes, header_bytes: int, *, overhangs: bool
     ) -> Fingerprint:
         """Take header and arrays apart; whatever does not fit is a `ValueError`."""
         if not header_bytes <= _MOST_HEADER_BYTES or not size <= _MOST_FILE_BYTES:
@@ -332,23 +344,24 @@ class Fingerprint:
             raise ValueError(f"{n} hashes of {bits} bits do not fill it")
         crc, arrays = zlib.crc32(head, zlib.crc32(prefix)), []
         for dtype, count in layout:
-            data = file.read(count * np.dtype(dtype).itemsize)
-            crc = zlib.crc32(data, crc)
-            arrays.append(np.frombuffer(data, dtype, count))
+            array: Any = np.empty(count, dtype)
+            file.readinto(array)
+            crc = zlib.crc32(array, crc)
+            arrays.append(array)
         if file.read(_CRC.size) != _CRC.pack(crc):
             raise ValueError("its checksum does not fit")
         if (arrays[1] > 1).any():
             raise ValueError("valid is neither 0 nor 1")
         made = cls(
-            hashes=arrays[0].astype(np.uint64).reshape(n, words),
+            hashes=arrays[0].astype(np.uint64, copy=False).reshape(n, words),
             valid=arrays[1].astype(np.bool_),
             hop_s=number("hop_s", header["hop_s"], 0.0, LONGEST_HOP_S),
             bits=bits,
             model_id=text("model_id", header["model_id"], 64),
             duration_s=number("duration_s", header["duration_s"], 0.0, LONGEST_HOP_S * size),
-            confidence=arrays[2].astype(np.float32).reshape(n, bits) if kept else None,
+            confidence=arrays[2].astype(np.float16, copy=False).reshape(n, bits) if kept else None,
             start_s=number("start_s", header["start_s"], -1.0, 0.0) if overhangs else 0.0,
-            known=arrays[-1].astype(np.float32) if overhangs else None,
+            known=arrays[-1].astype(np.float32, copy=False) if overhangs else None,
         )
         made._check_cover()
         return made

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -43,8 +44,8 @@ from samaf.weights import Weights
 
 SECTION_S = 10.0
 """Length of the sections that a long query is searched by; they overlap by a quarter."""
-PAGE_SECTIONS = 16
-"""Sections whose candidates are looked for, and held, at once."""
+PAGE_S = 125.0
+"""Length of the query whose candidates are looked for, and held, at once."""
 PROBES = 16
 """Buckets looked into per band and query hash."""
 SCANNED_LINES = 600
@@ -362,8 +363,8 @@ def _lines(
 ) -> Iterator[tuple[slice, Query, list[tuple[_Live, Lines]]]]:
     """Each section, its rows, and its lines, best first, in each segment; some sections' candidates at a time."""
     n_rows = sum(len(of.segment) for of in live)
-    for k in range(0, len(sections), PAGE_SECTIONS):
-        page = sections[k : k + PAGE_SECTIONS]
+    for _, group in groupby(sections, key=lambda section: int(section.start * query.hop_s / PAGE_S)):
+        page = list(group)
         whole = slice(page[0].start, page[-1].stop)
         rows = query.slice(whole)
         rows.table, rows.power  # noqa: B018  # made once for all sections

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from samaf.alignment import DRIFT_S, Float64, Int64, Line, Lines, refine, shifts_for
-from samaf.hamming import distance, unpack
+from samaf.hamming import distance, frozen, kernel
 from samaf.query import Float32, Query, Words
 
 HARD = 0.5
@@ -62,8 +62,21 @@ class Stretch:
 
 def agreement(signed: Float32, stored: Words) -> Float64:
     """Agreement of aligned rows, (k,): weights (k, bits) and stored hashes (k, w)."""
-    signs = unpack(stored, signed.shape[1])
-    return np.sum(np.where(signs, signed, -signed), axis=1, dtype=np.float64)
+    out = np.empty(len(signed), np.float64)
+    _agreement(frozen(signed), frozen(stored), out)
+    return out
+
+
+@kernel
+def _agreement(signed, stored, out):  # type: ignore[no-untyped-def]
+    for i in range(signed.shape[0]):
+        total = 0.0
+        for w in range(signed.shape[1] // 64):
+            word = stored[i, w]
+            for k in range(64):
+                weight = np.float64(signed[i, 64 * w + k])
+                total += weight if (word >> np.uint64(k)) & np.uint64(1) else -weight
+        out[i] = total
 
 
 def row_llr(agreement: Float64, expected: Float32, mean: Float32, spread: Float32) -> Float64:
@@ -84,7 +97,7 @@ def best_stretch(line: Line, query: Query, hashes: Words) -> Stretch | None:
     query_i, rows, stored = query_i[real], rows[real], stored[real]
     if not len(rows):
         return None
-    agreed = agreement(query.signed[query_i], stored)
+    agreed = agreement(query.weights(query_i), stored)
     llr = row_llr(agreed, query.expected[query_i], query.mean[query_i], query.spread[query_i])
     part = maximal_segment(llr)
     query_i, rows = query_i[part], rows[part]

@@ -15,14 +15,15 @@ import reprlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 DEEPEST = 16
 """How deep JSON that was found in a file may be nested."""
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[BufferedReader, int]]:
     """Open a file to read; gives it and its size in bytes.
 
     Raises

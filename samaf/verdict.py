@@ -129,7 +129,8 @@ class Verdict:
         if restored or abs(stretch.line.slope - 1.0) > CHANGED_TEMPO:
             log10_tests += CHANGED
         known_s = float(query.known[rows].sum()) * min(1.0, self.hop_s)
-        log_kinds = self.kinds.log_chances(query.signed[rows])
+        signed = query.weights(rows)
+        log_kinds = self.kinds.log_chances(signed)
 
         agreement, in_all = float(stretch.agreement.sum()), float(query.expected[rows].sum())
 
@@ -146,7 +147,7 @@ class Verdict:
             independent = float(np.sqrt(np.sum(query.spread[rows] ** 2, dtype=np.float64)))
             if judged(float(query.mean[rows].sum()), independent).log10_evalue > math.log10(max_evalue):
                 return None
-        return judged(*self.background.of_stretch(query.signed[rows]))
+        return judged(*self.background.of_stretch(signed))
 
 
 def _check_calibration(known: dict[str, NDArray], bits: int) -> None:

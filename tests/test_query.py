@@ -47,7 +47,10 @@ def cut(print_: Fingerprint, a: int, b: int) -> Fingerprint:
 
 
 def assert_same(a: Query, b: Query) -> None:
+    assert a.reliability == b.reliability
     for field in fields(Query):
+        if field.name == "reliability":
+            continue
         one, other = getattr(a, field.name), getattr(b, field.name)
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=field.name)
     np.testing.assert_allclose(a.power, b.power, rtol=1e-5)
@@ -55,7 +58,7 @@ def assert_same(a: Query, b: Query) -> None:
 
 
 def test_weight_is_half_the_log_odds() -> None:
-    confidence = np.array([[0.0, 1.0, 50.0]], np.float32)
+    confidence = np.array([[0.0, 1.0, 50.0]], np.float16)
     for known, expected in ((1.0, [0.0, 0.75, MAX_WEIGHT]), (0.25, [0.0, 0.75 / 8, MAX_WEIGHT])):
         weight = RELIABILITY.weight(confidence, np.array([known], np.float32))
         np.testing.assert_allclose(weight, [expected], rtol=1e-6)
@@ -63,9 +66,20 @@ def test_weight_is_half_the_log_odds() -> None:
     assert confidence.tolist() == [[0.0, 1.0, 50.0]]  # the input stays
 
 
+def test_weight_of_every_confidence() -> None:
+    confidence = np.arange(0x7C00, dtype=np.uint16).view(np.float16)[None]
+    exact = Reliability(intercept=0.0, slope=2.0, power=0.0).weight(confidence, np.ones(1, np.float32))
+    assert np.array_equal(exact, np.minimum(confidence.astype(np.float32), MAX_WEIGHT))
+    assert not exact[:, 0].any() and exact[0, 1] == 2.0**-24
+    none = np.array([[-0.0]], np.float16)
+    assert RELIABILITY.weight(none, np.ones(1, np.float32)) == RELIABILITY.weight(
+        -none, np.ones(1, np.float32)
+    )
+
+
 @given(st.floats(0, 20), st.floats(0, 20), st.floats(0.05, 1), st.floats(0.05, 1))
 def test_weight_grows_with_confidence_and_known_share(a: float, b: float, c: float, d: float) -> None:
-    confidence, known = np.array([sorted([a, b])], np.float32), np.array(sorted([c, d]), np.float32)
+    confidence, known = np.array([sorted([a, b])], np.float16), np.array(sorted([c, d]), np.float32)
     weight = RELIABILITY.weight(np.repeat(confidence, 2, axis=0), known)
     assert (weight[:, 0] <= weight[:, 1]).all() and (weight[0] <= weight[1]).all()
     assert weight.min() >= 0 and weight.max() <= MAX_WEIGHT

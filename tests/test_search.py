@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,43 @@ def test_a_long_match_is_one_match(model: Model, tmp_path: Path) -> None:
         [match] = searcher.search(fingerprint(noisy(values, 0.3, rng), model_id))
         assert match.tempo == pytest.approx(1.03, abs=0.002)
         assert match.track_end_s == pytest.approx(600.0, abs=3.0)
+
+
+def test_a_long_query_is_weighed_in_parts(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(13)
+    model_id = model.weights.model_id
+    long = activations(300.0, rng)
+    query = fingerprint(noisy(stretched(long, 1.02), 0.4, rng), model_id)
+    with Index.create(tmp_path / "l.db", model_id=model_id, bits=128, hop_s=1.0, query_hop_s=0.1) as index:
+        index.add([(TrackInfo("/m/long"), fingerprint(long, model_id, step=10))])
+        searcher = Searcher(index, model.weights)
+        [whole] = searcher.search(query)
+        monkeypatch.setattr("samaf.query.PAGE", 64)
+        [parts] = searcher.search(query)
+    assert replace(parts, score=0, evalue=0, log_odds=0) == replace(whole, score=0, evalue=0, log_odds=0)
+    assert parts.score == pytest.approx(whole.score, rel=1e-5)
+
+
+def test_memory_of_a_day_is_that_of_its_rows(
+    searcher: Searcher, model: Model, tracks: list[np.ndarray]
+) -> None:
+    values = np.zeros((240_000, 128), np.float32)  # most of it is silent, as a recording of a night is
+    for hour in range(6):
+        values[36_000 * hour + 500 :][: len(tracks[hour])] = tracks[hour]
+    day = fingerprint(values, model.weights.model_id, valid=values.any(axis=1))
+    searcher.search(clip(model, tracks[0], 0, 41))
+    tracemalloc.start()
+    try:
+        matches = searcher.search(day)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [match.path for match in sorted(matches, key=lambda match: match.query_start_s)] == [
+        f"/m/{hour}.wav" for hour in range(6)
+    ]
+    assert peak < 24 << 20  # their weights alone would take 123 MB
 
 
 def test_resemblances_are_what_matches_are_made_of(

@@ -245,7 +245,7 @@ def _scan(segment: Segment, queries: NDArray[np.uint64], usable: NDArray[np.bool
 def candidates(
     segment: Segment,
     hashes: NDArray[np.uint64],
-    confidence: NDArray[np.float32] | None = None,
+    confidence: NDArray[np.floating] | None = None,
     valid: NDArray[np.bool_] | None = None,
     probes: int = 4,
     *,
@@ -258,7 +258,7 @@ def candidates(
     segment : Segment
         One without tables is scanned, and then nothing within the distance is missed.
     hashes : uint64 (m, w)
-    confidence : float32 (m, 64 w), optional
+    confidence : float (m, 64 w), optional
         Says which bits to flip first; without it, single bits from the lowest on, then pairs.
     valid : bool (m,), optional
         Query hashes that count; default those that are not all zero.

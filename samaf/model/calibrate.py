@@ -292,8 +292,8 @@ def _reliability(twins: Sequence[Twin], runs: NDArray[np.uint64], bits: int) -> 
         whole = query.known[i] > 0.999
         rows = i[whole][::2]  # stored rows 1 s apart
         if len(rows):
-            mean, _ = background.of_stretch(query.signed[rows])
-            total = float(agreement(query.signed[rows], stored[whole][::2]).sum())
+            mean, _ = background.of_stretch(query.weights(rows))
+            total = float(agreement(query.weights(rows), stored[whole][::2]).sum())
             shares.append((total - mean) / max(float(query.expected[rows].sum()) - mean, 1.0))
     return {
         "reliability": np.array([reliability.intercept, reliability.slope, reliability.power]),
@@ -430,7 +430,7 @@ def _at_hop(print_: Fingerprint, bits: int, hop_s: float) -> Fingerprint:
 def _heard(print_: Fingerprint, reliability: Reliability) -> Float32:
     """Mean bits of a clip, from rows as far apart as those of a stretch."""
     rows = np.flatnonzero(print_.valid)[:: round(1.0 / print_.hop_s)]
-    return mean_bits(signed_weights(print_, reliability)[rows])
+    return mean_bits(signed_weights(print_, reliability, rows))
 
 
 def _tail_of_kind(answers: Sequence[_Answers], drawn: Sequence[_Unknown], kind: int) -> Float64:
