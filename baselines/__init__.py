@@ -13,6 +13,7 @@ SYSTEMS = {
     "dejavu": "baselines.dejavu:Dejavu",
     "rafs": "baselines.rafs:Rafs",
     "panako": "baselines.panako:Panako",
+    "contrastive": "baselines.contrastive:Contrastive",
 }
 """Name -> where its class is; imported only when it is asked for."""
 

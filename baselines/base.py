@@ -73,6 +73,10 @@ class Baseline(ABC):
         self.parameters = self.Parameters() if parameters is None else parameters
         self.tracks: list[str] = []
 
+    @classmethod  # noqa: B027 (most systems lack nothing)
+    def check(cls, parameters: Any) -> None:
+        """Refuse what the system cannot be made of now; a `SamafError` says what is missing and how to get it."""
+
     @abstractmethod
     def add(self, track_id: str, samples: Float32) -> None:
         """Fingerprint a track and store it under `track_id`."""

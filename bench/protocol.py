@@ -59,7 +59,18 @@ from samaf.errors import AudioError, SamafError
 
 STORES = "stores"
 """Folder of a run with what each system saved."""
-PACKAGES = ("samaf", "numpy", "numba", "scipy", "soxr", "soundfile", "onnxruntime", "lmdb")
+PACKAGES = (
+    "samaf",
+    "numpy",
+    "numba",
+    "scipy",
+    "soxr",
+    "soundfile",
+    "onnxruntime",
+    "lmdb",
+    "tensorflow",
+    "faiss-cpu",
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""
@@ -98,12 +109,28 @@ def entry(name: str, **options: Any) -> Entry:
     ValueError
         If there is no such system.
     """
-    parameters = baselines.system(name).Parameters(**options)
+    kind = baselines.system(name)
+    parameters = kind.Parameters(**options)
+    kind.check(parameters)
     key, label = [name], [name]
     for option, value in options.items():
-        text = Path(value).stem if option == "model" else f"{value:g}"
+        text = (
+            Path(value).stem
+            if option in ("model", "weights")
+            else str(value)
+            if isinstance(value, str)
+            else f"{value:g}"
+        )
         key.append(re.sub(r"[^\w.-]", "_", text))
-        label.append({"bits": f"{text} bits", "hop_s": f"hop {text} s"}.get(option, f"{option} {text}"))
+        label.append(
+            {
+                "bits": f"{text} bits",
+                "hop_s": f"hop {text} s",
+                "encoder": text,
+                "values": f"{text} values",
+                "projection": f"{text} projection",
+            }.get(option, f"{option} {text}")
+        )
     return Entry(System("-".join(key), name, ", ".join(label), asdict(parameters)), parameters)
 
 

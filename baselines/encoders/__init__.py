@@ -4,3 +4,12 @@ The way of the data: :mod:`~baselines.encoders.features` -> :mod:`~baselines.enc
 :mod:`~baselines.encoders.networks` -> :mod:`~baselines.encoders.training`, whose result
 :mod:`~baselines.contrastive` puts behind the contract.
 """
+
+from __future__ import annotations
+
+ENCODERS = ("connected", "cnn", "lstm", "attention-cnn", "attention-lstm", "resnet")
+"""Fully connected, separable CNN, LSTM, attention + separable CNN, attention + LSTM, attention + ResNet."""
+PROJECTIONS = ("divided", "connected")
+"""Divide and encode, and a fully connected layer in its place."""
+NETWORK = "network.json"
+"""In a folder that keeps a trained network: what it is."""

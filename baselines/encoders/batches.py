@@ -1,13 +1,13 @@
 """Recordings -> batches of pairs: a second of audio as it is, and the same second spoilt.
 
-What spoils it is the KAIST report's table 1: white noise of 0.1 to 0.3 of the signal's standard deviation (the report calls
-this ratio an "SNR"), a copy that comes 100 to 300 ms later at half the strength (the report gives no strength; this is that
-of the package it names), and SoX's reverb at a reverberance and a room size of 90 to 91 %. Each happens to
-:data:`SHARE` of the seconds, which the report leaves open; so is how far apart the two may start: up to 200 ms, as in
-Chang et al. 2021.
+What spoils it is the KAIST report's table 1: white noise of 0.1 to 0.3 of the signal's standard deviation (the report
+calls this ratio an "SNR"), a copy that comes 100 to 300 ms later at half the strength (the report gives no strength;
+this is that of the package it names), and SoX's reverb at a reverberance and a room size of 90 to 91 %. Each happens
+to :data:`SHARE` of the seconds, which the report leaves open; so is how far apart the two may start: up to 200 ms, as
+in Chang et al. 2021.
 
-Reverb is the one slow step, and its settings hardly vary. So each recording is kept twice, dry and reverberant, at 8 kHz and
-16 bits, in files that are mapped; all else is done for each batch.
+Reverb is the one slow step, and its settings hardly vary. So each recording is kept twice, dry and reverberant, at 8
+kHz and 16 bits, in files that are mapped; all else is done for each batch.
 """
 
 from __future__ import annotations

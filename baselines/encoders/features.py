@@ -1,8 +1,8 @@
 """Samples at 8 kHz -> windows of a log-power mel spectrogram, as the KAIST report has them (its table 2).
 
-Hann windows of 1024 samples every 256, 256 bands from 300 to 4000 Hz, 1 s at a time every 0.5 s. With that many bands, the
-lowest lie closer than the transform's bins; a band is as wide as two bins at least, so that none is empty. A
-window's values are decibels under its loudest, to -80, brought to the range -1 to 1 (Chang et al. 2021 do so too).
+Hann windows of 1024 samples every 256, 256 bands from 300 to 4000 Hz, 1 s at a time every 0.5 s. With that many
+bands, the lowest lie closer than the transform's bins; a band is as wide as two bins at least, so that none is empty.
+A window's values are decibels under its loudest, to -80, brought to the range -1 to 1 (Chang et al. 2021 do so too).
 """
 
 from __future__ import annotations

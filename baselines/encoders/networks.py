@@ -7,10 +7,10 @@ and Singh et al. (ISMIR 2022). The report names its parts without sizes; what it
 - *Separable CNN*: Chang et al., section 3.1: eight blocks, each a convolution over time and one over frequency, each
   halving its axis until nothing is left to halve, layer normalisation and ReLU after each.
 - *LSTM*: over the window's frames; its last state.
-- *Attention*: softmax over time of ``X^T w_time`` (F values meet each frame), softmax over frequency of ``X w_spectrum``.
-  The report prints the transpose in both of its equations 3 and 4, which cannot be meant: with one of them the shapes do
-  not fit. The outer product of both, times the number of values so that its mean is 1 (the report's "scaling"),
-  multiplies the window. Both start at 0, where every value counts alike.
+- *Attention*: softmax over time of ``X^T w_time`` (F values meet each frame), softmax over frequency of ``X
+  w_spectrum``. The report prints the transpose in both of its equations 3 and 4, which cannot be meant: with one of
+  them the shapes do not fit. The outer product of both, times the number of values so that its mean is 1 (the
+  report's "scaling"), multiplies the window. Both start at 0, where every value counts alike.
 - *ResNet*: four stages of two basic blocks (He et al. 2016) with batch normalisation; the mean over time, then a layer.
 - *Divide and encode* (Chang et al., section 3.2): the encoder's vector is cut into d parts, each of which has a small
   network of its own for one value (32 units, ELU). In its place: one fully connected layer.
@@ -26,9 +26,8 @@ from typing import Any
 import keras
 from keras import ops
 
-ENCODERS = ("connected", "cnn", "lstm", "attention-cnn", "attention-lstm", "resnet")
-"""As ``--encoder`` names them."""
-PROJECTIONS = ("divided", "connected")
+from baselines.encoders import ENCODERS, PROJECTIONS
+
 _DIVIDED_UNITS = 32
 
 
@@ -39,7 +38,7 @@ class Shape:
     Attributes
     ----------
     encoder, projection
-        One of :data:`ENCODERS`, one of :data:`PROJECTIONS`.
+        One of :data:`baselines.encoders.ENCODERS`, one of ``PROJECTIONS``.
     values : int
         Of an embedding: d.
     bands, frames : int
@@ -59,7 +58,9 @@ class Shape:
         if self.encoder not in ENCODERS:
             raise ValueError(f"no encoder is called {self.encoder!r}; there are {', '.join(ENCODERS)}")
         if self.projection not in PROJECTIONS:
-            raise ValueError(f"no projection is called {self.projection!r}; there are {', '.join(PROJECTIONS)}")
+            raise ValueError(
+                f"no projection is called {self.projection!r}; there are {', '.join(PROJECTIONS)}"
+            )
         if min(self.values, self.bands, self.frames) < 1 or self.width <= 0:
             raise ValueError("values, bands, frames and width must be above 0")
 
@@ -143,7 +144,9 @@ class Divided(keras.layers.Layer):
 def _connected(x: Any, shape: Shape) -> Any:
     x = keras.layers.Flatten()(x)
     for size in (512, 256):
-        x = keras.layers.Dense(shape.divisible(size) if size == 256 else shape.scaled(size), activation="relu")(x)
+        x = keras.layers.Dense(
+            shape.divisible(size) if size == 256 else shape.scaled(size), activation="relu"
+        )(x)
     return x
 
 
@@ -210,7 +213,9 @@ def macs(model: keras.Model) -> int:
             total += math.prod(layer.kernel.shape)
         elif isinstance(layer, keras.layers.LSTM):
             cell = layer.cell
-            total += layer.input.shape[1] * (math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape))
+            total += layer.input.shape[1] * (
+                math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
+            )
         elif isinstance(layer, Divided):
             total += math.prod(layer.kernel.shape) + math.prod(layer.last.shape)
         elif isinstance(layer, Attention):

@@ -1,7 +1,7 @@
 """Training of an encoder, and the folder that keeps it.
 
-A folder holds ``network.json`` (what the network is and how it was trained) and ``network.weights.h5``; while it is trained, also
-``work``: the prepared audio, and the state after each epoch, from which the same command goes on.
+A folder holds ``network.json`` (what the network is and how it was trained) and ``network.weights.h5``; while it is
+trained, also ``work``: the prepared audio, and the state after each epoch, from which the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from baselines.encoders import ENCODERS, NETWORK
 from baselines.encoders.batches import Pairs, Progress, Recordings
 from baselines.encoders.networks import Shape, macs, network
 from samaf.atomic import atomic_write
@@ -26,7 +27,7 @@ from samaf.errors import ModelError, shown
 from samaf.model.fit import WarmUpThenCosine
 from samaf.model.losses import hash_loss_contrast
 
-ABOUT, WEIGHTS = "network.json", "network.weights.h5"
+WEIGHTS = "network.weights.h5"
 TEMPERATURE = 0.05
 """Of the loss; the report gives none, this is that of Chang et al. 2021."""
 EPOCH_STEPS = 50
@@ -54,6 +55,27 @@ class Recipe:
     pairs: int
     steps: int
     rate: float
+
+
+RECIPES = {
+    "full": dict.fromkeys(ENCODERS, Recipe(1.0, 320, 100_000, 1e-4)),
+    # as many steps as two cores do in some 18 minutes
+    "small": {
+        "connected": Recipe(1.0, 320, 2500, 1e-3),
+        "cnn": Recipe(0.125, 320, 1200, 1e-3),
+        "lstm": Recipe(0.25, 320, 2500, 1e-3),
+        "attention-cnn": Recipe(0.125, 320, 1000, 1e-3),
+        "attention-lstm": Recipe(0.25, 320, 2000, 1e-3),
+        "resnet": Recipe(0.25, 320, 1200, 1e-3),
+    },
+}
+"""For each preset and encoder. The batch of 640 is 320 pairs, as in Chang et al. 2021, whose rate "full" has."""
+
+
+def preset(name: str, encoder: str, values: int, projection: str) -> tuple[Shape, Recipe]:
+    """A network of a preset, and how it is trained."""
+    recipe = RECIPES[name][encoder]
+    return Shape(encoder, projection, values, width=recipe.width), recipe
 
 
 class Source(Protocol):
@@ -134,17 +156,19 @@ def fit(
     seed: int = 0,
     epoch_done: EpochDone = lambda epoch, epochs, logs: None,
 ) -> keras.Model:
-    """Train a network on batches of two sources, the second for measures alone; goes on where an earlier call was stopped."""
+    """Train a network on batches of one source, measured on another; goes on where an earlier call was stopped."""
     keras.utils.set_random_seed(seed)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    about = {**shape.to_json(), "pairs": recipe.pairs, "rate": recipe.rate, "steps": recipe.steps, "seed": seed}
+    about = _about(shape, recipe, seed)
     _begin(work, about)
     model = network(shape)
     epochs = max(1, round(recipe.steps / EPOCH_STEPS))
     total = epochs * EPOCH_STEPS
     schedule = WarmUpThenCosine(recipe.rate, max(1, round(WARM_UP * total)), total)
-    model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM), loss=_loss, jit_compile=False)
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM), loss=_loss, jit_compile=False
+    )
     history: list[dict[str, float]] = _history(work)
     batches = Batches(sources[0], recipe.pairs, seed)
 
@@ -175,6 +199,25 @@ def fit(
     return model
 
 
+def is_trained(folder: Path, shape: Shape, recipe: Recipe, seed: int) -> bool:
+    """Whether a folder keeps this network, trained so."""
+    try:
+        training = json.loads((folder / NETWORK).read_text())["training"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return {**training, "history": None} == {**_about(shape, recipe, seed), "history": None}
+
+
+def _about(shape: Shape, recipe: Recipe, seed: int) -> dict[str, Any]:
+    return {
+        **shape.to_json(),
+        "pairs": recipe.pairs,
+        "rate": recipe.rate,
+        "steps": recipe.steps,
+        "seed": seed,
+    }
+
+
 def _loss(_: Any, embeddings: Any) -> Any:
     return hash_loss_contrast(embeddings, TEMPERATURE)
 
@@ -201,7 +244,7 @@ def save(model: keras.Model, shape: Shape, folder: Path, training: dict[str, Any
     model.save_weights(new, overwrite=True)
     os.replace(new, folder / WEIGHTS)
     about = {"shape": shape.to_json(), "macs": macs(model), "training": training}
-    with atomic_write(folder / ABOUT) as file:
+    with atomic_write(folder / NETWORK) as file:
         file.write((json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -214,7 +257,7 @@ def load(folder: Path) -> tuple[keras.Model, Shape]:
         If there is none, or it is damaged.
     """
     try:
-        shape = Shape(**json.loads((folder / ABOUT).read_text())["shape"])
+        shape = Shape(**json.loads((folder / NETWORK).read_text())["shape"])
         model = network(shape)
         model.load_weights(folder / WEIGHTS)
     except FileNotFoundError:

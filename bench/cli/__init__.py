@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bench.cli import calibration, report, run, speed, sweep
+from bench.cli import calibration, report, run, speed, sweep, train
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -17,6 +17,7 @@ examples:
   bench sweep --bits 64,128,256 --hop 0.5,1.0    what a smaller hash costs
   bench calibration                              whether E-values of unknown clips are what they say
   bench speed --baseline dejavu                  how fast each system takes in and answers
+  bench train contrastive --data ~/Music         networks of a system that needs some
   bench report bench-results/*                   one page of figures and tables
 """
 
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, sweep, calibration, speed, report):
+    for command in (run, sweep, calibration, speed, train, report):
         command.add_parser(commands)
     return parser
 
@@ -41,9 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         return status
     except ModuleNotFoundError as error:
-        if error.name not in ("psutil", "scipy", "sox", "jinja2", "markupsafe"):
+        if error.name not in (
+            "psutil",
+            "scipy",
+            "sox",
+            "jinja2",
+            "markupsafe",
+            "faiss",
+            "keras",
+            "tensorflow",
+        ):
             raise
-        complain(f"the package {error.name} is missing: pip install 'samaf[bench]'", "bench")
+        extra = "train,bench" if error.name in ("keras", "tensorflow") else "bench"
+        complain(f"the package {error.name} is missing: pip install 'samaf[{extra}]'", "bench")
     except SamafError as error:
         complain(str(error), "bench")
     except KeyboardInterrupt:

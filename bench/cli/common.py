@@ -6,11 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from baselines import SYSTEMS
+from baselines.encoders import ENCODERS, PROJECTIONS
 from samaf.cli.common import bits, count, hop, plain, positive, progress_bar
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 GENERATED_PER_CELL = 4
 """Clips a cell that are worth their time where the tracks are generated: a look at how it works."""
+NETWORKS = ("contrastive",)
+"""Systems that are trained before they are compared."""
 RIVALS = [name for name in SYSTEMS if name != "samaf"]
 
 
@@ -39,6 +43,7 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
         "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
     )
     add_model(parser)
+    add_networks(parser)
 
 
 def entries_of(args: argparse.Namespace) -> list[Entry]:
@@ -46,7 +51,68 @@ def entries_of(args: argparse.Namespace) -> list[Entry]:
     from bench.protocol import entry
 
     entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
-    return entries + [entry(name) for name in dict.fromkeys(args.baseline)]
+    for name in dict.fromkeys(args.baseline):
+        of_networks = networks_of(args) if name in NETWORKS else [{}]
+        entries += [entry(name, **options) for options in of_networks]
+    return entries
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which trained networks take part."""
+    networks = parser.add_argument_group(f"networks (of {', '.join(NETWORKS)})")
+    networks.add_argument(
+        "--encoder",
+        type=names_of("encoder", ENCODERS),
+        default=("resnet",),
+        metavar="NAME,NAME",
+        help=f"encoders ({', '.join(ENCODERS)}; resnet)",
+    )
+    networks.add_argument(
+        "--values", type=list_of(count), default=[64], metavar="N,N", help="values of an embedding (64)"
+    )
+    networks.add_argument(
+        "--projection",
+        type=names_of("projection", PROJECTIONS),
+        default=("divided",),
+        metavar="NAME,NAME",
+        help=f"how an encoder's vector becomes an embedding ({', '.join(PROJECTIONS)}; divided)",
+    )
+    networks.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder that `bench train` puts networks into (the user's cache folder)",
+    )
+
+
+def networks_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The parameters of each network that the options name."""
+    return [
+        {
+            "encoder": encoder,
+            "values": values,
+            "projection": projection,
+            **({"weights": os.path.abspath(args.weights)} if args.weights else {}),
+        }
+        for encoder in args.encoder
+        for values in args.values
+        for projection in args.projection
+    ]
+
+
+def names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Reads names with commas between them, of those that there are."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(names(text)))
+        for name in found:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"no {what} is called {name!r}; there are {', '.join(known)}"
+                )
+        return found
+
+    return read
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not can_draw():
         complain(f"the training will have no plot: {NEEDED}")
-    with _quiet():
+    with quiet():
         from samaf.model.fit import train
     from samaf.model.presets import PRESETS
 
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep TensorFlow's notes off the terminal; those of its start go straight to the descriptor, so it moves."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,0 +1,180 @@
+"""Contrastively trained encoders, their embeddings in FAISS.
+
+J. Kim, H. Kim and H. Song, "Neural audio fingerprinting" (KAIST, report), which compares encoders that are trained as
+S. Chang et al., "Neural audio fingerprint for high-specific audio retrieval based on contrastive learning", ICASSP
+2021, do it: a second and the same second spoilt shall be nearer to each other than to all others of a batch. Each
+second's spectrogram, every half second, becomes a vector of length 1; a clip is found where its vectors meet the most
+similar ones.
+
+What the report misprints or leaves open: its loss (1) has the pair's similarity in the sum's place, and (2) does not
+add up; the standard form of normalised-temperature cross-entropy is used (Chen et al. 2020, eq. 1), with the
+temperature of Chang et al. What the networks are is in :mod:`baselines.encoders.networks`, what spoils a second in
+:mod:`baselines.encoders.batches`, how a sequence is searched in :mod:`baselines.vectors`. A clip's offset is told to
+a fraction of the half seconds, by the parabola through the best place's score and its neighbours'.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.base import Baseline, Float32, Match, Tables
+from baselines.encoders import NETWORK
+from baselines.encoders.features import HOP_S, SAMPLE_RATE, log_mel, windows_of
+from baselines.vectors import Vectors
+from samaf.errors import ModelError, shown
+from samaf.places import cache_folder
+
+if TYPE_CHECKING:
+    import keras
+
+QUIET = 1e-4
+"""RMS under which a second has no content, and no vector."""
+_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class ContrastiveParameters:
+    """Settings of :class:`Contrastive`.
+
+    Attributes
+    ----------
+    encoder, projection
+        See :data:`baselines.encoders.ENCODERS` and ``PROJECTIONS``.
+    values
+        Of an embedding: the report's d, 64 or 128.
+    weights
+        Folder of trained networks; empty: where ``bench train contrastive`` puts them.
+    """
+
+    encoder: str = "resnet"
+    values: int = 64
+    projection: str = "divided"
+    weights: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the network lies.
+
+        Raises
+        ------
+        ModelError
+            If the user has no folder for it.
+        """
+        root = Path(self.weights) if self.weights else default_root()
+        return root / f"contrastive-{self.encoder}-{self.values}-{self.projection}"
+
+
+def default_root() -> Path:
+    """Where networks are kept if nobody says otherwise: ``networks`` in the user's cache folder of samaf."""
+    cache = cache_folder()
+    if cache is None:
+        raise ModelError("this user has no home folder to keep networks in; name a folder with --weights")
+    return cache / "networks"
+
+
+class Contrastive(Baseline):
+    """A trained encoder, and its vectors in a flat FAISS index.
+
+    The score is the mean inner product of the aligned vectors. The report has no threshold: whatever is nearest is
+    the answer.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network; the message tells how to train it.
+    """
+
+    name: ClassVar[str] = "contrastive"
+    sample_rate: ClassVar[int] = SAMPLE_RATE
+    Parameters: ClassVar[type] = ContrastiveParameters
+    parameters: ContrastiveParameters
+
+    def __init__(self, parameters: ContrastiveParameters | None = None) -> None:
+        super().__init__(parameters)
+        self._embed = embedding_of(self.parameters)
+        self._vectors = Vectors(self.parameters.values)
+
+    @classmethod
+    def check(cls, parameters: ContrastiveParameters) -> None:
+        """Refuse a network that was never trained."""
+        if not (parameters.folder / NETWORK).exists():
+            raise ModelError(
+                f"{shown(parameters.folder)}: no such network; train it: bench train contrastive "
+                f"--encoder {parameters.encoder} --values {parameters.values} --projection {parameters.projection} "
+                "--data FOLDER"
+            )
+
+    def add(self, track_id: str, samples: Float32) -> None:
+        """Store the vectors of a track under `track_id`."""
+        self._vectors.add(self._embed(samples))
+        self.tracks.append(track_id)
+
+    def settle(self) -> None:
+        """Index what has been added."""
+        self._vectors.settle()
+
+    def query(self, samples: Float32) -> Match | None:
+        """The best place of a clip of 1 s or more."""
+        place = self._vectors.search(self._embed(samples))
+        if place is None:
+            return None
+        return Match(self.tracks[place.track], place.row * HOP_S, place.score)
+
+    def tables(self) -> Tables:
+        """All vectors, and where the tracks end."""
+        self._vectors.settle()
+        return {"vectors": self._vectors.stored, "ends": self._vectors.ends}
+
+    def restore(self, tables: Tables) -> None:
+        """Take back what :meth:`tables` gave."""
+        self._vectors.restore(tables["vectors"], tables["ends"])
+
+
+class Embedding:
+    """Samples at 8 kHz -> vectors (n, values) of length 1 every half second, zero where there is no content."""
+
+    def __init__(self, model: keras.Model, values: int) -> None:
+        import tensorflow as tf
+
+        shape = (None, *model.input_shape[1:])
+        self._run = tf.function(
+            lambda windows: model(windows, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+        )
+        self.values = values
+
+    def __call__(self, samples: Float32) -> Float32:
+        """The vectors; none of a recording under 1 s."""
+        return self.of_windows(windows_of(samples))
+
+    def of_windows(self, windows: Float32) -> Float32:
+        """The vectors of windows (n, 8000)."""
+        out = np.zeros((len(windows), self.values), np.float32)
+        for at in range(0, len(windows), _AT_ONCE):
+            part = windows[at : at + _AT_ONCE]
+            loud: NDArray[np.bool_] = np.sqrt(np.mean(np.square(part), axis=1)) >= QUIET
+            if loud.any():
+                out[at : at + _AT_ONCE][loud] = self._run(log_mel(part[loud])).numpy()
+        return out
+
+
+def embedding_of(parameters: ContrastiveParameters) -> Embedding:
+    """What a trained network makes of samples, on one core.
+
+    Raises
+    ------
+    ModelError
+        If it was never trained, or its folder is damaged.
+    """
+    Contrastive.check(parameters)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")  # systems are compared on one core each
+    from baselines.encoders.training import load
+
+    return Embedding(load(parameters.folder)[0], parameters.values)

@@ -1,0 +1,125 @@
+"""`bench train`: trains the networks of the systems that have some."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.cli.common import NETWORKS, add_networks, names, networks_of, say
+from samaf.cli.common import DONE, add_json, count, counted, plain, print_json, progress_bar
+from samaf.errors import ModelError
+
+PRESETS = ("small", "full")
+
+_EXAMPLES = """\
+examples:
+  bench train contrastive --encoder resnet --data ~/Music
+  bench train contrastive --encoder cnn,lstm --manifest audio/manifest.csv --split train --kind music
+  bench train contrastive --preset full --values 64,128 --data ~/Music --weights networks
+
+The same command goes on where it was stopped.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "train",
+        help="train the networks of other systems",
+        description="Train the networks that other systems need before they can be compared. Needs TensorFlow: "
+        "pip install 'samaf[train,bench]'.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("system", choices=NETWORKS, metavar="SYSTEM", help=", ".join(NETWORKS))
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, nargs="+", metavar="DIR", help="audio to train on")
+    source.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="a CSV with the columns path, kind and split"
+    )
+    parser.add_argument("--split", metavar="NAME", default="train", help="split of the manifest (train)")
+    parser.add_argument(
+        "--kind", type=names, default=("music",), metavar="KINDS", help="kinds of tracks (music)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="small",
+        help="small: minutes on two cores; full: as in the papers",
+    )
+    parser.add_argument("--steps", type=count, metavar="N", help="training steps (the preset's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (0)")
+    add_networks(parser)
+    add_json(parser, "one JSON object per epoch on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what the options name, one network after the other."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModelError(
+            "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
+        )
+    from samaf.cli.train import quiet
+
+    with quiet():
+        import baselines.encoders.training as training
+    from baselines.contrastive import ContrastiveParameters
+    from samaf.settings import processors
+
+    paths = recordings_of(args)
+    wanted = [ContrastiveParameters(**options) for options in networks_of(args)]
+    for parameters in wanted:
+        shape, recipe = training.preset(
+            args.preset, parameters.encoder, parameters.values, parameters.projection
+        )
+        if args.steps:
+            recipe = replace(recipe, steps=args.steps)
+        if training.is_trained(parameters.folder, shape, recipe, args.seed):
+            say(f"{parameters.folder}: is there")
+            continue
+        start = time.monotonic()
+        label = f"{parameters.encoder}, {parameters.values} values"
+        with progress_bar("preparing") as bar:
+
+            def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
+                if args.json:
+                    print_json({"network": label, "epoch": epoch, "epochs": epochs, **measures})  # noqa: B023
+                told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
+                say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")  # noqa: B023
+
+            training.train(
+                paths,
+                parameters.folder,
+                shape,
+                recipe,
+                audio=parameters.folder.parent / "audio",
+                seed=args.seed,
+                jobs=processors(),
+                progress=counted(bar),
+                epoch_done=epoch_done,
+            )
+        say(f"wrote {plain(str(parameters.folder))}")
+    return DONE
+
+
+def recordings_of(args: argparse.Namespace) -> list[Path]:
+    """The files that the options name."""
+    from bench.corpus import CorpusError, read_rows
+    from samaf.model.corpus import find_audio
+
+    if args.data:
+        paths = find_audio(args.data)
+    else:
+        rows = read_rows(args.manifest)
+        paths = sorted(
+            args.manifest.parent / row["path"]
+            for row in rows
+            if row.get("split") == args.split and row["kind"] in args.kind
+        )
+    if not paths:
+        raise CorpusError(f"{args.manifest or args.data[0]}: no audio to train on")
+    return paths
