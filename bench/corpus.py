@@ -357,6 +357,32 @@ def read_rows(manifest: Path) -> list[dict[str, str]]:
     return [rows[path] for path in sorted(rows)]
 
 
+def read_recordings(
+    manifest: Path, *, kinds: Collection[str], skipped: Callable[[str], None]
+) -> list[tuple[Recording, str]]:
+    """All recordings of some kinds that a manifest names, each with its split.
+
+    Parameters
+    ----------
+    skipped
+        Hears of those that are left out.
+
+    Raises
+    ------
+    CorpusError
+        If it cannot be read, lacks a column, or names none.
+    """
+    reasons: list[str] = []
+    rows = read_rows(manifest)
+    splits = {row["path"]: row["split"] for row in rows}
+    found = [(track, splits[track.id]) for track in _chosen(rows, manifest, None, kinds, SHORTEST_S, reasons)]
+    for reason in reasons:
+        skipped(f"left out: {reason}")
+    if not found:
+        raise CorpusError(f"{shown(manifest)}: names no {' or '.join(kinds)} of {SHORTEST_S:g} s or more")
+    return found
+
+
 def _chosen(
     rows: Sequence[Mapping[str, str]],
     manifest: Path,

@@ -218,7 +218,7 @@ def _excerpt(recording: Recording, n: int, rng: Generator) -> Samples:
     return samples if len(samples) == n else np.roll(np.resize(samples, n), int(rng.integers(n)))
 
 
-def _sox(samples: Samples, add: Callable[[Transformer], object]) -> Samples:
+def _sox(samples: Samples, add: Callable[[Transformer], object], rate: int = SAMPLE_RATE) -> Samples:
     """Through the effects that `add` gives a SoX transformer."""
     import sox  # at its import it looks for the program, and complains where there is none
 
@@ -227,9 +227,7 @@ def _sox(samples: Samples, add: Callable[[Transformer], object]) -> Samples:
     transformer.set_globals(dither=False, verbosity=1)
     add(transformer)
     scale = peak(samples) / _SOX_PEAK or 1.0
-    heard = transformer.build_array(
-        input_array=(samples / scale).astype(np.float32), sample_rate_in=SAMPLE_RATE
-    )
+    heard = transformer.build_array(input_array=(samples / scale).astype(np.float32), sample_rate_in=rate)
     return heard.astype(np.float64) * scale
 
 
@@ -354,15 +352,20 @@ KAIST = {
 """The report's three levels."""
 
 
-def _kaist(take: Take, _: float, *, level: Kaist) -> Samples:
-    """White noise, a delayed copy, SoX's reverb, in this order."""
-    rng = take.rng
+def kaist(
+    samples: Samples, loudness: float, level: Kaist, rng: Generator, rate: int = SAMPLE_RATE
+) -> Samples:
+    """White noise by a ratio to the loudness, a delayed copy, SoX's reverb, in this order."""
     ratio = rng.uniform(0.0, level.noise)
-    samples = take.samples + ratio * take.rms * rng.standard_normal(len(take.samples))
-    delay = round(rng.uniform(*level.delay_ms) / 1000 * SAMPLE_RATE)
-    samples[delay:] += 0.5 * samples[:-delay]
+    spoilt = samples + ratio * loudness * rng.standard_normal(len(samples))
+    delay = round(rng.uniform(*level.delay_ms) / 1000 * rate)
+    spoilt[delay:] += 0.5 * spoilt[:-delay]
     room_size = rng.uniform(*level.room_size)
-    return _as_loud(take, _sox(samples, lambda t: t.reverb(level.reverberance, room_scale=room_size)))
+    return _sox(spoilt, lambda t: t.reverb(level.reverberance, room_scale=room_size), rate)
+
+
+def _kaist(take: Take, _: float, *, level: Kaist) -> Samples:
+    return _as_loud(take, kaist(take.samples, take.rms, level, take.rng))
 
 
 for _name in KAIST:

@@ -369,7 +369,7 @@ def test_kaist_levels(level: str, spoil: Callable[..., Samples], monkeypatch: py
         def reverb(self, reverberance: float, *, room_scale: float) -> None:
             asked.append((reverberance, room_scale))
 
-    def dry(samples: NDArray, add: Callable[[Recorder], None]) -> NDArray:
+    def dry(samples: NDArray, add: Callable[[Recorder], None], rate: int) -> NDArray:
         add(Recorder())
         return samples
 

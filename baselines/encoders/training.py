@@ -175,12 +175,13 @@ def fit(
     def begin(epoch: int, logs: dict[str, float] | None) -> None:
         batches.epoch = epoch
 
-    def report(epoch: int, logs: dict[str, float] | None) -> None:
-        measures = {name: float(value) for name, value in (logs or {}).items()}
-        history[epoch:] = [measures]
+    def note(epoch: int, logs: dict[str, float] | None) -> None:
+        history[epoch:] = [{name: float(value) for name, value in (logs or {}).items()}]
         with atomic_write(work / "history.json") as file:
             file.write(json.dumps(history).encode())
-        epoch_done(epoch + 1, epochs, measures)
+
+    def report(epoch: int, logs: dict[str, float] | None) -> None:
+        epoch_done(epoch + 1, epochs, history[epoch])
 
     model.fit(
         batches,
@@ -190,8 +191,9 @@ def fit(
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_begin=begin),
             HeldOut(sources[1]),
-            keras.callbacks.LambdaCallback(on_epoch_end=report),
+            keras.callbacks.LambdaCallback(on_epoch_end=note),
             keras.callbacks.BackupAndRestore(work / "state", double_checkpoint=True, delete_checkpoint=False),
+            keras.callbacks.LambdaCallback(on_epoch_end=report),  # who hears of an epoch may stop after it
         ],
     )
     save(model, shape, folder, {**about, "history": history})

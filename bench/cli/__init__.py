@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bench.cli import calibration, report, run, speed, sweep, train
+from bench.cli import calibration, report, reproduce, run, speed, sweep, train
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -18,6 +18,7 @@ examples:
   bench calibration                              whether E-values of unknown clips are what they say
   bench speed --baseline dejavu                  how fast each system takes in and answers
   bench train contrastive --data ~/Music         networks of a system that needs some
+  bench reproduce contrastive --manifest audio/manifest.csv
   bench report bench-results/*                   one page of figures and tables
 """
 
@@ -27,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, sweep, calibration, speed, train, report):
+    for command in (run, sweep, calibration, speed, train, reproduce, report):
         command.add_parser(commands)
     return parser
 

@@ -7,11 +7,14 @@ import importlib.util
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.cli.common import NETWORKS, add_networks, names, networks_of, say
+from bench.cli.common import NETWORKS, add_networks, names, networks_of, say, seed
 from samaf.cli.common import DONE, add_json, count, counted, plain, print_json, progress_bar
 from samaf.errors import ModelError
+
+if TYPE_CHECKING:
+    from baselines.contrastive import ContrastiveParameters
 
 PRESETS = ("small", "full")
 
@@ -35,23 +38,7 @@ def add_parser(commands: Any) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("system", choices=NETWORKS, metavar="SYSTEM", help=", ".join(NETWORKS))
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, nargs="+", metavar="DIR", help="audio to train on")
-    source.add_argument(
-        "--manifest", type=Path, metavar="FILE", help="a CSV with the columns path, kind and split"
-    )
-    parser.add_argument("--split", metavar="NAME", default="train", help="split of the manifest (train)")
-    parser.add_argument(
-        "--kind", type=names, default=("music",), metavar="KINDS", help="kinds of tracks (music)"
-    )
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="small",
-        help="small: minutes on two cores; full: as in the papers",
-    )
-    parser.add_argument("--steps", type=count, metavar="N", help="training steps (the preset's)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (0)")
+    add_training(parser)
     add_networks(parser)
     add_json(parser, "one JSON object per epoch on stdout")
     parser.set_defaults(run=run)
@@ -63,47 +50,88 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(
             "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
         )
+    from baselines.contrastive import ContrastiveParameters
+
+    for options in networks_of(args):
+        train_missing(args, ContrastiveParameters(**options), None)
+    return DONE
+
+
+class OutOfTimeError(Exception):
+    """What was to be done took longer than it might."""
+
+
+def add_training(parser: argparse.ArgumentParser, *, needs_manifest: bool = False) -> None:
+    """Add the options that say what networks are trained on, and how long."""
+    training = parser.add_argument_group("training")
+    source = training.add_mutually_exclusive_group(required=True)
+    if not needs_manifest:
+        source.add_argument("--data", type=Path, nargs="+", metavar="DIR", help="audio to train on")
+    source.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="a CSV with the columns path, kind and split"
+    )
+    training.add_argument("--split", metavar="NAME", default="train", help="split that is trained on (train)")
+    training.add_argument(
+        "--kind", type=names, default=("music",), metavar="KINDS", help="kinds of tracks (music)"
+    )
+    training.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="small",
+        help="small: minutes on two cores; full: as in the papers",
+    )
+    training.add_argument("--steps", type=count, metavar="N", help="training steps (the preset's)")
+    training.add_argument(
+        "--training-seed", type=seed, default=0, metavar="N", help="of the training's draws (0)"
+    )
+    parser.set_defaults(data=None)
+
+
+def train_missing(
+    args: argparse.Namespace, parameters: ContrastiveParameters, deadline: float | None
+) -> None:
+    """Train a network, unless it is there, trained as the options say.
+
+    Raises
+    ------
+    OutOfTimeError
+        If the deadline passes; what is done is kept.
+    """
     from samaf.cli.train import quiet
 
     with quiet():
         import baselines.encoders.training as training
-    from baselines.contrastive import ContrastiveParameters
     from samaf.settings import processors
 
-    paths = recordings_of(args)
-    wanted = [ContrastiveParameters(**options) for options in networks_of(args)]
-    for parameters in wanted:
-        shape, recipe = training.preset(
-            args.preset, parameters.encoder, parameters.values, parameters.projection
+    shape, recipe = training.preset(args.preset, parameters.encoder, parameters.values, parameters.projection)
+    if args.steps:
+        recipe = replace(recipe, steps=args.steps)
+    if training.is_trained(parameters.folder, shape, recipe, args.training_seed):
+        return
+    start = time.monotonic()
+    label = f"{parameters.encoder}, {parameters.values} values"
+    with progress_bar("preparing") as bar:
+
+        def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
+            if getattr(args, "json", False):
+                print_json({"network": label, "epoch": epoch, "epochs": epochs, **measures})
+            told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
+            say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")
+            if deadline and time.monotonic() > deadline and epoch < epochs:
+                raise OutOfTimeError
+
+        training.train(
+            recordings_of(args),
+            parameters.folder,
+            shape,
+            recipe,
+            audio=parameters.folder.parent / "audio",
+            seed=args.training_seed,
+            jobs=processors(),
+            progress=counted(bar),
+            epoch_done=epoch_done,
         )
-        if args.steps:
-            recipe = replace(recipe, steps=args.steps)
-        if training.is_trained(parameters.folder, shape, recipe, args.seed):
-            say(f"{parameters.folder}: is there")
-            continue
-        start = time.monotonic()
-        label = f"{parameters.encoder}, {parameters.values} values"
-        with progress_bar("preparing") as bar:
-
-            def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
-                if args.json:
-                    print_json({"network": label, "epoch": epoch, "epochs": epochs, **measures})  # noqa: B023
-                told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
-                say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")  # noqa: B023
-
-            training.train(
-                paths,
-                parameters.folder,
-                shape,
-                recipe,
-                audio=parameters.folder.parent / "audio",
-                seed=args.seed,
-                jobs=processors(),
-                progress=counted(bar),
-                epoch_done=epoch_done,
-            )
-        say(f"wrote {plain(str(parameters.folder))}")
-    return DONE
+    say(f"wrote {plain(str(parameters.folder))}")
 
 
 def recordings_of(args: argparse.Namespace) -> list[Path]:

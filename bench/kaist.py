@@ -1,0 +1,427 @@
+"""The KAIST report's protocol: its tables 4, 5 and 6, with networks trained here.
+
+Kim, Kim and Song, "Neural audio fingerprinting", sections 3 and 4. A query is a stretch of a recording that begins
+where one of the stored windows does, at 8 kHz, spoilt at one of three levels (its table 3). The best place among all
+windows is *exact* if it is the query's own, *near* if it lies within one window of it, *correct* if it lies in its
+recording. The report searches among 100 recordings of 30 s; here the same is done, and in the whole library. Its
+figures are multiples of .05, of some 20 queries, so that each is uncertain by some .2.
+
+The report's own material is music that was held out of the training, its other material music from YouTube. Ours are
+music of one split of a manifest, and of another split, and speech.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
+from baselines.encoders import NETWORK
+from baselines.encoders.features import HOP, HOP_S, SAMPLE_RATE, WINDOW
+from baselines.vectors import Vectors
+from bench.corpus import Recording
+from bench.effects import KAIST, fitted, kaist, rms
+from bench.metrics import wilson
+from samaf.atomic import atomic_write
+from samaf.audio import SAMPLE_RATE as READ_RATE
+from samaf.errors import AudioError
+
+PIECES, PIECE_S = 100, 30.0
+LENGTHS_S = (1, 2, 3, 5, 6, 10)
+QUERIES = 1000
+"""Of each cell."""
+QUIET = 1e-3
+"""RMS under which a stretch is no query."""
+CASES = ("exact", "near", "correct")
+
+Float32 = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+TABLE_4 = {
+    "cnn": {64: (0.8, 0.85, 0.8), 128: (0.9, 0.8, 0.65)},
+    "lstm": {64: (0.9, 0.75, 0.75), 128: (0.85, 0.75, 0.8)},
+    "attention-cnn": {64: (0.75, 0.7, 0.75), 128: (0.65, 0.8, 0.85)},
+    "attention-lstm": {64: (0.6, 0.75, 0.75), 128: (0.55, 0.75, 0.85)},
+    "resnet": {64: (0.85, 0.95, 0.8), 128: (0.95, 0.9, 0.9)},
+}
+"""The report's hit rates of 1 s, *correct*, at the levels low, mid and high, for each number of values."""
+TABLE_5 = {
+    "cnn": (0.6, 0.65, 0.75, 0.85, 0.95, 0.95),
+    "lstm": (0.5, 0.75, 0.75, 0.8, 0.85, 0.95),
+    "attention-cnn": (0.55, 0.7, 0.8, 0.85, 0.9, 0.9),
+    "attention-lstm": (0.4, 0.65, 0.7, 0.85, 0.85, 0.9),
+    "resnet": (0.65, 0.75, 0.8, 0.85, 0.9, 0.9),
+}
+"""Of 64 values, level mid, *exact*, at each of :data:`LENGTHS_S`."""
+TABLE_6 = {
+    "cnn": (0.45, 0.2),
+    "lstm": (0.55, 0.2),
+    "attention-cnn": (0.55, 0.3),
+    "attention-lstm": (0.65, 0.55),
+    "resnet": (0.65, 0.45),
+}
+"""Of 64 values, 1 s, level high, *near*: of the report's own material, and of YouTube's."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Recordings of one sort.
+
+    Attributes
+    ----------
+    name
+        For the tables.
+    recordings
+        All of them; pieces are cut from those that are long enough.
+    """
+
+    name: str
+    recordings: Sequence[Recording]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """30 s of a recording, from one of its windows on."""
+
+    recording: Recording
+    row: int
+
+    def read(self) -> Float32:
+        """At 8 kHz."""
+        start_s = self.row * HOP_S
+        return at_8_khz(self.recording.read(start_s, start_s + PIECE_S))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Queries of one material at one level.
+
+    Attributes
+    ----------
+    samples : float32 (n, samples)
+        At 8 kHz; shorter queries are their beginnings.
+    piece, row : int (n,)
+        Where each was cut: the piece, and its row.
+    """
+
+    samples: Float32
+    piece: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+def at_8_khz(samples: Float32) -> Float32:
+    """Samples at 16 kHz brought to 8 kHz."""
+    return soxr.resample(samples, READ_RATE, SAMPLE_RATE).astype(np.float32)
+
+
+def pieces_of(material: Material, rng: np.random.Generator) -> list[Piece]:
+    """Up to 100 pieces, of as many recordings as there are; where these are fewer, several of one, side by side."""
+    rows = round(PIECE_S / HOP_S)
+    places = []
+    for recording in material.recordings:
+        n = int(recording.duration_s / PIECE_S)
+        spare = int((recording.duration_s - n * PIECE_S) / HOP_S)
+        first = int(rng.integers(spare + 1))
+        order = rng.permutation(n)
+        places += [(turn, Piece(recording, first + rows * int(k))) for turn, k in enumerate(order)]
+    shuffled = [places[k] for k in rng.permutation(len(places))]
+    return [piece for _, piece in sorted(shuffled, key=lambda place: place[0])[:PIECES]]
+
+
+def questions_of(
+    pieces: Sequence[Piece], level: str, length_s: int, n: int, seed: Sequence[int], progress: Progress
+) -> Questions:
+    """Queries cut from pieces at windows of theirs, and spoilt."""
+    rng = np.random.default_rng(seed)
+    of = rng.integers(len(pieces), size=n)
+    samples = np.zeros((n, length_s * SAMPLE_RATE), np.float32)
+    row = np.zeros(n, np.int64)
+    done = 0
+    for k in np.unique(of):
+        audio = pieces[k].read()
+        starts = np.arange(0, len(audio) - length_s * SAMPLE_RATE + 1, HOP)
+        loud = [
+            start
+            for start in starts
+            if rms(audio[start : start + length_s * SAMPLE_RATE].astype(float)) > QUIET
+        ]
+        for i in np.flatnonzero(of == k):
+            done += 1
+            start = int(rng.choice(loud or starts))
+            clean = audio[start : start + length_s * SAMPLE_RATE].astype(np.float64)
+            spoilt = kaist(clean, rms(clean), KAIST[level], rng, SAMPLE_RATE)
+            samples[i], row[i] = fitted(spoilt, len(clean)), start // HOP
+            if done % 100 == 0:
+                progress(f"queries of level {level}", done, n)
+    return Questions(samples, of, row)
+
+
+def kept(folder: Path, key: str, make: Callable[[], Questions]) -> Questions:
+    """The questions of a key, as an earlier call left them in the folder, or made now."""
+    file = folder / f"{key}.npz"
+    if file.exists():
+        with np.load(file) as arrays:
+            return Questions(arrays["samples"].astype(np.float32), arrays["piece"], arrays["row"])
+    made = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = io.BytesIO()
+    np.savez(whole, samples=made.samples.astype(np.float16), piece=made.piece, row=made.row)
+    with atomic_write(file) as out:
+        out.write(whole.getvalue())
+    return kept(folder, key, make)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell: queries of a material at a level and a length, in a library."""
+
+    material: str
+    level: str
+    length_s: int
+    library: str
+
+    @property
+    def key(self) -> str:
+        """Its name in a file of results."""
+        return f"{self.material}/{self.level}/{self.length_s}/{self.library}"
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How many of some queries were answered right."""
+
+    n: int
+    exact: int
+    near: int
+    correct: int
+
+    def of(self, case: str) -> int:
+        """Of one of :data:`CASES`."""
+        return int(getattr(self, case))
+
+
+def trials(materials: Sequence[Material]) -> list[Trial]:
+    """All that the three tables need, of the first material as the report's own, and the others as its other one."""
+    found = []
+    for library in ("pieces", "whole"):
+        own = materials[0].name
+        found += [Trial(own, level, 1, library) for level in ("low", "high")]
+        found += [Trial(own, "mid", length_s, library) for length_s in LENGTHS_S]
+        found += [Trial(other.name, "high", 1, library) for other in materials[1:]]
+    return found
+
+
+class Protocol:
+    """The queries and libraries that all networks are asked.
+
+    Parameters
+    ----------
+    materials
+        The report's own first.
+    crowd
+        Further recordings of the whole library.
+    folder
+        Where queries and results are kept.
+    """
+
+    def __init__(
+        self,
+        materials: Sequence[Material],
+        crowd: Sequence[Recording],
+        folder: Path,
+        *,
+        queries: int = QUERIES,
+        seed: int = 1,
+        progress: Progress = lambda what, done, total: None,
+    ) -> None:
+        self.materials, self.folder, self.queries, self.seed = materials, folder, queries, seed
+        self.progress = progress
+        self.pieces = {
+            material.name: pieces_of(material, np.random.default_rng([seed, k]))
+            for k, material in enumerate(materials)
+        }
+        whole = {track.id: track for material in materials for track in material.recordings}
+        self.library = list((whole | {track.id: track for track in crowd}).values())
+        listing = [[track.id, track.duration_s] for track in self.library]
+        about = [listing, queries, seed, [len(some) for some in self.pieces.values()]]
+        self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+    def questions(self, trial: Trial) -> Questions:
+        """Those of a trial."""
+        k = [material.name for material in self.materials].index(trial.material)
+        length_s = max(LENGTHS_S) if trial.level == "mid" else 1
+        found = kept(
+            self.folder / "queries",
+            f"{self.key}-{trial.material}-{trial.level}",
+            lambda: questions_of(
+                self.pieces[trial.material],
+                trial.level,
+                length_s,
+                self.queries,
+                [self.seed, k, length_s, list(KAIST).index(trial.level)],
+                self.progress,
+            ),
+        )
+        return Questions(found.samples[:, : trial.length_s * SAMPLE_RATE], found.piece, found.row)
+
+    def results(self, parameters: ContrastiveParameters) -> dict[Trial, Hits]:
+        """What a network found; what an earlier call measured stays.
+
+        Raises
+        ------
+        ModelError
+            If there is no such network.
+        """
+        wanted = trials(self.materials)
+        network = hashlib.sha256((parameters.folder / NETWORK).read_bytes()).hexdigest()[:16]
+        file = self.folder / f"{parameters.folder.name}-{self.key}-{network}.json"
+        done = json.loads(file.read_text()) if file.exists() else {}
+        if any(trial.key not in done for trial in wanted):
+            embed = embedding_of(parameters)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for trial, hits in self._measured(
+                embed, [trial for trial in wanted if trial.key not in done], parameters
+            ):
+                done[trial.key] = [hits.n, hits.exact, hits.near, hits.correct]
+                with atomic_write(file) as out:
+                    out.write(json.dumps(done).encode())
+        return {trial: Hits(*done[trial.key]) for trial in wanted}
+
+    def _measured(
+        self, embed: Embedding, wanted: Sequence[Trial], parameters: ContrastiveParameters
+    ) -> Iterator[tuple[Trial, Hits]]:
+        what = f"{parameters.encoder}, {parameters.values} values"
+        libraries: dict[str, tuple[Vectors, dict[str, int]]] = {}
+        vectors: dict[tuple[str, str], Float32] = {}
+        for number, trial in enumerate(wanted):
+            self.progress(f"{what}: trials", number, len(wanted))
+            name = trial.material if trial.library == "pieces" else "whole"
+            if name not in libraries:
+                libraries[name] = self._library(name, embed, what)
+            questions = self.questions(trial)
+            if (trial.material, trial.level) not in vectors:
+                whole = self.questions(Trial(trial.material, trial.level, max(LENGTHS_S), trial.library))
+                rows = np.lib.stride_tricks.sliding_window_view(whole.samples, WINDOW, axis=1)[:, ::HOP]
+                flat = rows.reshape(-1, WINDOW)
+                vectors[trial.material, trial.level] = embed.of_windows(flat).reshape(*rows.shape[:2], -1)
+            n_rows = 1 + (trial.length_s - 1) * SAMPLE_RATE // HOP
+            clips = vectors[trial.material, trial.level][:, :n_rows]
+            yield trial, self._hits(trial, questions, clips, *libraries[name])
+        self.progress(f"{what}: trials", len(wanted), len(wanted))
+
+    def _library(self, name: str, embed: Embedding, what: str) -> tuple[Vectors, dict[str, int]]:
+        """Vectors of a material's pieces or of the whole library, and the number of each track in it."""
+        found, numbers = Vectors(embed.values), dict[str, int]()
+        if name == "whole":
+            for number, track in enumerate(self.library, start=1):
+                try:
+                    found.add(embed(at_8_khz(track.read())))
+                except AudioError:
+                    continue
+                numbers[track.id] = len(numbers)
+                self.progress(f"{what}: library", number, len(self.library))
+        else:
+            for number, piece in enumerate(self.pieces[name]):
+                found.add(embed(piece.read()))
+                numbers[str(number)] = number
+        found.settle()
+        return found, numbers
+
+    def _hits(
+        self, trial: Trial, questions: Questions, clips: Float32, library: Vectors, numbers: dict[str, int]
+    ) -> Hits:
+        counts = dict.fromkeys(CASES, 0)
+        pieces = self.pieces[trial.material]
+        for k, row, clip in zip(questions.piece, questions.row, clips, strict=True):
+            place = library.search(clip)
+            if place is None:
+                continue
+            piece = pieces[int(k)]
+            if trial.library == "pieces":
+                # pieces of one recording are one recording
+                right = pieces[place.track].recording.id == piece.recording.id
+                apart = place.row - row if place.track == k else np.inf
+            else:
+                right = place.track == numbers.get(piece.recording.id)
+                apart = place.row - (piece.row + row) if right else np.inf
+            counts["correct"] += right
+            counts["near"] += abs(round(apart) if np.isfinite(apart) else 9) <= 1
+            counts["exact"] += abs(round(apart) if np.isfinite(apart) else 9) == 0
+        return Hits(len(clips), **counts)
+
+
+def cell(hits: Hits, case: str, report: float | None) -> str:
+    """``.83 [.80, .85] (.85)``: the rate, its interval, and the report's value, if it has one."""
+    low, high = wilson(hits.of(case), hits.n)
+
+    def short(value: float) -> str:
+        return f"{value:.2f}".removeprefix("0")
+
+    told = f"{short(hits.of(case) / hits.n)} [{short(low)}, {short(high)}]"
+    return told if report is None else f"{told} ({short(report)})"
+
+
+Results = dict[ContrastiveParameters, dict[Trial, Hits]]
+
+
+def tables(results: Results, materials: Sequence[Material], library: str) -> Iterator[str]:
+    """The report's tables 4, 5 and 6 in Markdown, of one library; a row for each network."""
+    own = materials[0].name
+
+    def rows(head: Sequence[str], row: Callable[..., list[str]]) -> Iterator[str]:
+        yield "| " + " | ".join(["network", *head]) + " |"
+        yield "|" + "---|" * (len(head) + 1)
+        for parameters, hits in results.items():
+            name = f"{parameters.encoder}, d = {parameters.values}"
+            if parameters.projection != "divided":
+                name += f", {parameters.projection} projection"
+            yield "| " + " | ".join([name, *row(parameters, hits)]) + " |"
+        yield ""
+
+    def report(parameters: ContrastiveParameters, table: dict, k: int) -> float | None:  # type: ignore[type-arg]
+        if parameters.projection != "divided" or parameters.encoder not in table:
+            return None
+        values = table[parameters.encoder]
+        if isinstance(values, dict):
+            values = values.get(parameters.values)
+        elif parameters.values != 64:
+            return None
+        return None if values is None else float(values[k])
+
+    yield "Table 4: 1 s, correct, by level of distortion"
+    yield ""
+    yield from rows(
+        list(KAIST),
+        lambda parameters, hits: [
+            cell(hits[Trial(own, level, 1, library)], "correct", report(parameters, TABLE_4, k))
+            for k, level in enumerate(KAIST)
+        ],
+    )
+    yield "Table 5: level mid, exact, by length"
+    yield ""
+    yield from rows(
+        [f"{length_s} s" for length_s in LENGTHS_S],
+        lambda parameters, hits: [
+            cell(hits[Trial(own, "mid", length_s, library)], "exact", report(parameters, TABLE_5, k))
+            for k, length_s in enumerate(LENGTHS_S)
+        ],
+    )
+    yield "Table 6: 1 s, level high, near, by material (the report's other material is music from YouTube)"
+    yield ""
+    yield from rows(
+        [material.name for material in materials],
+        lambda parameters, hits: [
+            cell(
+                hits[Trial(material.name, "high", 1, library)], "near", report(parameters, TABLE_6, min(k, 1))
+            )
+            for k, material in enumerate(materials)
+        ],
+    )
