@@ -14,6 +14,7 @@ SYSTEMS = {
     "rafs": "baselines.rafs:Rafs",
     "panako": "baselines.panako:Panako",
     "contrastive": "baselines.contrastive:Contrastive",
+    "signs": "baselines.signs:Signs",
 }
 """Name -> where its class is; imported only when it is asked for."""
 

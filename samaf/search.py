@@ -39,8 +39,7 @@ from samaf.match import CHANGED_TEMPO, Match, Matches
 from samaf.query import Query
 from samaf.resemblance import Judgement, Resemblance
 from samaf.stretch import Stretch, best_stretch, grow
-from samaf.verdict import Limits, Verdict, decide, power_of_ten
-from samaf.weights import Weights
+from samaf.verdict import Calibrated, Limits, Verdict, decide, power_of_ten
 
 SECTION_S = 10.0
 """Length of the sections that a long query is searched by; they overlap by a quarter."""
@@ -98,8 +97,8 @@ class Searcher:
     ----------
     index
         Open index.
-    weights
-        The model the index was made with.
+    model
+        The one the index was made with.
 
     Raises
     ------
@@ -109,10 +108,10 @@ class Searcher:
         If the model was never calibrated.
     """
 
-    def __init__(self, index: Index, weights: Weights) -> None:
-        index.check_fits(model_id=weights.model_id)
+    def __init__(self, index: Index, model: Calibrated) -> None:
+        index.check_fits(model_id=model.model_id)
         self.index = index
-        self.verdict = Verdict(weights, index.header.bits, index.header.hop_s)
+        self.verdict = Verdict(model, index.header.bits, index.header.hop_s)
 
     def search(
         self,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,6 @@ from samaf.query import Query, Reliability
 from samaf.rarity import LEAST_SEEN, LN_10, Kinds, Tail, log10_of_kinds
 from samaf.resemblance import LEAST_SCORE, Judgement, Relation, Resemblance, related
 from samaf.stretch import Stretch
-from samaf.weights import Weights
 
 CHANGED = 1.3
 """Powers of ten by which a match that tells of another speed, tempo or pitch is the less likely: few clips are changed,
@@ -52,6 +52,20 @@ _MOST_ROWS = 1 << 17
 Float64 = NDArray[np.float64]
 
 
+class Calibrated(Protocol):
+    """A model that was calibrated, such as `samaf.weights.Weights`."""
+
+    @property
+    def model_id(self) -> str:
+        """Of its hashes."""
+        ...
+
+    @property
+    def calibration(self) -> dict[str, NDArray]:
+        """Arrays, or none before it was calibrated."""
+        ...
+
+
 class Verdict:
     """What a calibrated model knows of chance, for codes of one length in an index of one hop.
 
@@ -62,8 +76,8 @@ class Verdict:
 
     Parameters
     ----------
-    weights
-        A calibrated model.
+    model
+        A calibrated one.
     bits
         Code length.
     hop_s
@@ -75,8 +89,8 @@ class Verdict:
         If the model was never calibrated, or its calibration cannot be right.
     """
 
-    def __init__(self, weights: Weights, bits: int, hop_s: float) -> None:
-        known = weights.calibration
+    def __init__(self, model: Calibrated, bits: int, hop_s: float) -> None:
+        known = model.calibration
         if not known:
             raise ModelError(
                 "the weights file holds no calibration, so that no match could be told from chance; "

@@ -25,10 +25,11 @@ CHANGED = {
     "dejavu": {"fan_out": 3},
     "rafs": {"shortest": 40},
     "panako": {"fan_out": 3},
-    "contrastive": {"values": 32},
+    "contrastive": {"encoder": "lstm"},
+    "signs": {"hop_s": 1.0},
 }
 """For each system, a parameter set otherwise than usual."""
-TOO_SHORT_S = {"samaf": 0.5, "dejavu": 0.09, "rafs": 0.74, "panako": 0.9, "contrastive": 0.99}
+TOO_SHORT_S = {"samaf": 0.5, "dejavu": 0.09, "rafs": 0.74, "panako": 0.9, "contrastive": 0.99, "signs": 0.99}
 """For each system, seconds of a clip that is below its minimum."""
 
 
@@ -36,7 +37,7 @@ LEAST_RATIO = {"contrastive": 1.1}
 """Of the score of a clip to that of others; those of vectors are means of cosines."""
 ACCEPTS_ALL = ("dejavu", "contrastive")
 """Systems without a threshold."""
-USUAL = {"contrastive": {"encoder": "connected"}}
+USUAL = {"contrastive": {"encoder": "connected"}, "signs": {"encoder": "connected"}}
 """For each system that has no usual parameters of its own, some."""
 
 
@@ -50,19 +51,28 @@ def networks(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], 
     if not in_ci():
         pytest.importorskip("keras", reason="TensorFlow is not installed: pip install 'samaf[train]'")
     program("sox")
+    from baselines import signs
     from baselines.encoders import training
     from baselines.encoders.networks import Shape
+    from baselines.signs import SignsParameters
+    from samaf.model import calibrate
 
     root = tmp_path_factory.mktemp("networks")
     music = [write(root / f"{k}.wav", tune(30.0, seed=100 + k)) for k in range(6)]
-    for values in (64, 32):
+    for encoder in ("connected", "lstm"):
         training.train(
             music,
-            root / f"contrastive-connected-{values}-divided",
-            Shape("connected", values=values, width=1 / 8),
+            root / f"contrastive-{encoder}-64-divided",
+            Shape(encoder, width=1 / 8),
             training.Recipe(1 / 8, 48, 150, 2e-3),
             audio=root / "audio",
         )
+    strangers = [write(root / f"stranger{k}.wav", tune(40.0, seed=200 + k)) for k in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "TWINS", 60)
+        patch.setattr(calibrate, "LENGTHS_S", (1.0, 5.0))
+        parameters = SignsParameters(encoder="connected", weights=str(root))
+        signs.calibrate(parameters, [strangers], music, queries=12, progress=lambda *_: None)
     return root
 
 
@@ -81,7 +91,7 @@ def clip(
 def kind(request: pytest.FixtureRequest) -> Iterator[type[Baseline]]:
     found = baselines.system(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "contrastive":
+        if request.param in USUAL:
             root = request.getfixturevalue("networks")
             patch.setattr("baselines.contrastive.default_root", lambda: root)
         yield found
@@ -147,7 +157,7 @@ def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
         assert match is not None
         assert match.track_id == name
         assert match.offset_s == pytest.approx(4.0, abs=0.15)
-    assert match == alone or kind.name == "samaf"  # whose score tells how many others there are
+    assert match == alone or kind.name in ("samaf", "signs")  # whose score tells how many others there are
 
 
 def test_another_system_s_store_is_refused(kind, stored):

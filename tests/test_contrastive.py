@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 from conftest import in_ci
 from hypothesis import given
 from hypothesis import strategies as st
 from synth import RATE, tune, write
 
-from baselines.contrastive import Contrastive, ContrastiveParameters
+from baselines.contrastive import Contrastive, ContrastiveParameters, embedding_of
 from baselines.encoders import ENCODERS, PROJECTIONS, features
 from baselines.encoders.features import BANDS, FRAMES, SAMPLE_RATE, WINDOW, filters, log_mel, windows_of
-from samaf.errors import ModelError
+from samaf.errors import AudioError, ModelError
+from samaf.hamming import unpack
 
 if not in_ci():
     pytest.importorskip("keras", reason="TensorFlow is not installed: pip install 'samaf[train]'")
@@ -27,6 +30,7 @@ from baselines.encoders import batches, networks, training
 from baselines.encoders.batches import Pairs, Recordings
 from baselines.encoders.networks import Attention, Divided, Shape
 from baselines.encoders.training import Recipe
+from baselines.signs import CALIBRATION, SignEncoder, Signs, SignsParameters
 from baselines.vectors import Vectors
 
 TINY = Recipe(1 / 16, 16, 2 * training.EPOCH_STEPS, 2e-3)
@@ -348,3 +352,45 @@ def test_silence_meets_nothing() -> None:
     found = vectors.search(unit(np.random.default_rng(2), 4))
     assert found is not None and found.track == 2 and found.row == pytest.approx(0, abs=0.5)
     assert vectors.search(np.zeros((3, 16), np.float32)) is None
+
+
+# -- signs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> SignsParameters:
+    """A network that was never trained, of no use but for its form."""
+    parameters = SignsParameters("connected", weights=str(tmp_path))
+    shape = Shape("connected", width=TINY.width)
+    training.save(networks.network(shape), shape, parameters.folder, {})
+    return parameters
+
+
+def test_signs_are_those_of_the_embedding(untrained: SignsParameters) -> None:
+    embed = embedding_of(untrained)
+    encoder = SignEncoder(embed, untrained.folder)
+    samples = np.concatenate([tune(3.0, seed=4), np.zeros(2 * RATE, np.float32)])
+    print_ = encoder.encode_query(samples)
+    assert (print_.bits, print_.hop_s, len(print_), print_.duration_s) == (64, 0.1, 41, 5.0)
+    assert print_.valid[:25].all() and not print_.valid[-10:].any()
+    values = embed(soxr.resample(samples, RATE, SAMPLE_RATE))  # every half second
+    assert print_.confidence is not None
+    np.testing.assert_allclose(print_.confidence[::5], np.abs(values), atol=2e-3)
+    right = unpack(print_.hashes[::5], 64) == (values > 0)
+    assert right[print_.valid[::5]].mean() > 0.99
+    with pytest.raises(AudioError, match="at least 1 s"):
+        encoder.encode_query(samples[:15000])
+
+
+def test_signs_that_cannot_be_had(untrained: SignsParameters) -> None:
+    with pytest.raises(ModelError, match="64, 128 or 256 bits, not 96"):
+        Signs.check(replace(untrained, values=96))
+    with pytest.raises(ModelError, match="bench train contrastive --encoder lstm"):
+        Signs.check(replace(untrained, encoder="lstm"))
+    with pytest.raises(
+        ModelError, match="never calibrated; calibrate them: bench train signs --encoder connected"
+    ):
+        Signs(untrained)
+    np.savez(untrained.folder / CALIBRATION, model_id=np.array("0" * 64))
+    with pytest.raises(ModelError, match="calibrated before it was trained anew"):
+        Signs(untrained)

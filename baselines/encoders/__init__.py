@@ -13,3 +13,5 @@ PROJECTIONS = ("divided", "connected")
 """Divide and encode, and a fully connected layer in its place."""
 NETWORK = "network.json"
 """In a folder that keeps a trained network: what it is."""
+WEIGHTS = "network.weights.h5"
+"""In the same: its weights."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from baselines.encoders import ENCODERS, NETWORK
+from baselines.encoders import ENCODERS, NETWORK, WEIGHTS
 from baselines.encoders.batches import Pairs, Progress, Recordings
 from baselines.encoders.networks import Shape, macs, network
 from samaf.atomic import atomic_write
@@ -27,7 +27,6 @@ from samaf.errors import ModelError, shown
 from samaf.model.fit import WarmUpThenCosine
 from samaf.model.losses import hash_loss_contrast
 
-WEIGHTS = "network.weights.h5"
 TEMPERATURE = 0.05
 """Of the loss; the report gives none, this is that of Chang et al. 2021."""
 EPOCH_STEPS = 50

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GENERATED_PER_CELL = 4
 """Clips a cell that are worth their time where the tracks are generated: a look at how it works."""
-NETWORKS = ("contrastive",)
+NETWORKS = ("contrastive", "signs")
 """Systems that are trained before they are compared."""
 RIVALS = [name for name in SYSTEMS if name != "samaf"]
 

@@ -15,7 +15,9 @@ from samaf.errors import ModelError
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
+    from baselines.signs import SignsParameters
 
+TRACK_KINDS = ("music", "speech")
 PRESETS = ("small", "full")
 
 _EXAMPLES = """\
@@ -39,6 +41,16 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("system", choices=NETWORKS, metavar="SYSTEM", help=", ".join(NETWORKS))
     add_training(parser)
+    signs = parser.add_argument_group("signs")
+    signs.add_argument(
+        "--calibrate-on",
+        metavar="SPLIT",
+        default="dev",
+        help="split whose clips say what signs are worth (dev)",
+    )
+    signs.add_argument(
+        "--queries", type=count, metavar="N", help="clips of each length of each kind (up to 200)"
+    )
     add_networks(parser)
     add_json(parser, "one JSON object per epoch on stdout")
     parser.set_defaults(run=run)
@@ -51,10 +63,47 @@ def run(args: argparse.Namespace) -> int:
             "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
         )
     from baselines.contrastive import ContrastiveParameters
+    from baselines.signs import SignsParameters
 
     for options in networks_of(args):
         train_missing(args, ContrastiveParameters(**options), None)
+        if args.system == "signs":
+            calibrate(args, SignsParameters(**options))
     return DONE
+
+
+def calibrate(args: argparse.Namespace, parameters: SignsParameters) -> None:
+    """Calibrate the signs of a network on a split that it was not trained on."""
+    from baselines import signs
+    from bench.corpus import read_rows
+    from samaf.model.augment import Sources
+
+    if not args.manifest:
+        raise ModelError(
+            "signs are calibrated on recordings that no network was trained on; give a --manifest"
+        )
+    rows = read_rows(args.manifest)
+
+    def of(split: str, *kinds: str) -> list[Path]:
+        return [
+            args.manifest.parent / row["path"]
+            for row in rows
+            if row["split"] == split and row["kind"] in kinds
+        ]
+
+    held_out = [found for kind in TRACK_KINDS if (found := of(args.calibrate_on, kind))]
+    with progress_bar("calibrating") as bar:
+        signs.calibrate(
+            parameters,
+            held_out,
+            of(args.split, *TRACK_KINDS),
+            sources=Sources(
+                of(args.split, "noise"), of(args.split, "ir"), [path for some in held_out for path in some]
+            ),
+            queries=args.queries,
+            progress=counted(bar),
+        )
+    say(f"wrote {plain(str(parameters.folder / signs.CALIBRATION))}")
 
 
 class OutOfTimeError(Exception):

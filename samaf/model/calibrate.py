@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -81,8 +81,41 @@ class _Recording:
         return read_audio(self.path, start_s=start_s, end_s=start_s + length_s)
 
 
+class Encodes(Protocol):
+    """What makes fingerprints: an :class:`~samaf.encoder.Encoder`, or what gives other codes in its way."""
+
+    bits: int
+    model_id: str
+
+    def encode(self, audio: StrPath, *, hop_s: float) -> Fingerprint:
+        """Of a recording."""
+        ...
+
+    def encode_query(self, audio: Float32) -> Fingerprint:
+        """Of a clip."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A model's calibration so far, for the search."""
+
+    model_id: str
+    calibration: dict[str, NDArray]
+
+
 def calibrate(
-    path: Path,
+    path: Path, held_out: Sequence[Sequence[Path]], library: Sequence[Path], **options: Any
+) -> Weights:
+    """The weights of a file with a new calibration; see :func:`calibration_of`."""
+    base = Weights.load(path)
+    encoder = Encoder(path, bits=base.bits[-1])
+    return replace(base, calibration=calibration_of(encoder, base.bits, held_out, library, **options))
+
+
+def calibration_of(
+    encoder: Encodes,
+    lengths: Sequence[int],
     held_out: Sequence[Sequence[Path]],
     library: Sequence[Path],
     *,
@@ -92,13 +125,15 @@ def calibrate(
     jobs: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> Weights:
-    """The weights of a model with a new calibration.
+) -> dict[str, NDArray]:
+    """A calibration of what an encoder gives, as :class:`samaf.verdict.Verdict` takes it.
 
     Parameters
     ----------
-    path
-        The weights file.
+    encoder
+        Of the longest codes.
+    lengths
+        Code lengths, ascending; each shorter code is the beginning of the longer ones.
     held_out
         Recordings that the model was not trained on, by their kind: clips of them are searched for. E-values hold for
         each kind by itself, and for sounds that are no recording.
@@ -120,8 +155,6 @@ def calibrate(
     ModelError
         If there is too little to calibrate on.
     """
-    base = Weights.load(path)
-    encoder = Encoder(path, bits=base.bits[-1])
     rng = np.random.default_rng([seed, 99])
     sources = sources or Sources()
     places: list[tuple[Path, int | None]] = [
@@ -139,7 +172,7 @@ def calibrate(
                 "too little audio to calibrate on; give half an hour of each kind, of many recordings of 6 s or more"
             )
         wanted = _wanted(recordings, len(held_out), queries)
-        steps.total += (1 + len(base.bits) * len(HOPS_S)) * len(wanted)
+        steps.total += (1 + len(lengths) * len(HOPS_S)) * len(wanted)
         twins = _there(pool.map(lambda k: _twin(encoder, clips, sources, [seed, 1, k], steps), range(TWINS)))
         known = {"background": background, **_reliability(twins, background, encoder.bits)}
         strange = replace(sources, voices=())  # babble of recordings that are searched among would be found
@@ -148,24 +181,24 @@ def calibrate(
         )
         kinds = range(len(held_out) + 1)
         reliability = Reliability(*known["reliability"])
-        for bits in base.bits:
+        for bits in lengths:
             heard = np.stack([_heard(clip.print_.truncated(bits), reliability) for clip in drawn])
             told = fit_kinds(heard, np.array([clip.kind for clip in drawn]), len(kinds))
             told[-1, -1] += np.log(SOUNDS)
             known[f"kinds_{bits}"] = told
         known |= {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S}
-        begin = replace(base, calibration=known | _flat(base.bits, len(kinds)))
-        found = _searched_all(begin, recordings, drawn, copies or {}, pool, steps)
-    lengths = [clip.length_s for clip in drawn]
-    for bits in base.bits:
+        begin = _Known(encoder.model_id, known | _flat(lengths, len(kinds)))
+        found = _searched_all(begin, lengths, recordings, drawn, copies or {}, pool, steps)
+    lengths_s = [clip.length_s for clip in drawn]
+    for bits in lengths:
         tails, odds = [], []
         for hop_s in HOPS_S:
             answers = found[bits, hop_s]
             fitted = [_tail_of_kind(answers, drawn, kind) for kind in kinds]
             tails.append(fitted)
-            odds.append(_odds_of(answers, lengths, [Tail(KNOTS_S, *tail) for tail in fitted]))
+            odds.append(_odds_of(answers, lengths_s, [Tail(KNOTS_S, *tail) for tail in fitted]))
         known[f"tail_{bits}"], known[f"odds_{bits}"] = np.stack(tails), np.stack(odds)
-    return replace(base, calibration=known)
+    return known
 
 
 def _wanted(
@@ -221,7 +254,7 @@ class _Steps:
         self.progress(min(self.count, self.total), self.total, note)
 
 
-def _read(encoder: Encoder, path: Path, kind: int | None, steps: _Steps) -> _Recording | None:
+def _read(encoder: Encodes, path: Path, kind: int | None, steps: _Steps) -> _Recording | None:
     try:
         found = _Recording(path, encoder.encode(path, hop_s=HOP_S), kind)
     except AudioError as error:
@@ -252,7 +285,7 @@ Twin = tuple[Fingerprint, NDArray[np.int64], NDArray[np.uint64]]
 
 
 def _twin(
-    encoder: Encoder, clips: Sequence[_Recording], sources: Sources, seed: list[int], steps: _Steps
+    encoder: Encodes, clips: Sequence[_Recording], sources: Sources, seed: list[int], steps: _Steps
 ) -> Twin | None:
     rng = np.random.default_rng(seed)
     one = clips[int(rng.integers(len(clips)))]
@@ -312,7 +345,7 @@ class _Unknown:
 
 
 def _unknown(
-    encoder: Encoder,
+    encoder: Encodes,
     recordings: Sequence[_Recording],
     sources: Sources,
     which: tuple[int, float, int],
@@ -379,7 +412,8 @@ def _of_tracks(found: Sequence[Resemblance]) -> OfTracks:
 
 
 def _searched_all(
-    weights: Weights,
+    model: _Known,
+    lengths: Sequence[int],
     recordings: Sequence[_Recording],
     drawn: Sequence[_Unknown],
     copies: Mapping[Path, Collection[Path]],
@@ -388,13 +422,13 @@ def _searched_all(
 ) -> dict[tuple[int, float], list[_Answers]]:
     """What each clip finds, by bits and hop."""
     found = {}
-    for bits in weights.bits:
+    for bits in lengths:
         for hop_s in HOPS_S:
             with (
                 tempfile.TemporaryDirectory() as folder,
                 Index.create(
                     Path(folder) / "index",
-                    model_id=weights.model_id,
+                    model_id=model.model_id,
                     bits=bits,
                     hop_s=hop_s,
                     query_hop_s=QUERY_HOP_S,
@@ -402,7 +436,7 @@ def _searched_all(
             ):
                 batch = [(TrackInfo(str(one.path)), _at_hop(one.print_, bits, hop_s)) for one in recordings]
                 ids = dict(zip((one.path for one in recordings), index.add(batch), strict=True))
-                searcher = Searcher(index, weights)
+                searcher = Searcher(index, model)
 
                 def search(clip: _Unknown) -> _Answers:
                     paths = {*clip.paths, *(copy for path in clip.paths for copy in copies.get(path, ()))}

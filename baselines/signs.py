@@ -1,0 +1,256 @@
+"""The signs of embeddings as hashes, in the engine's own index and with its own verdict.
+
+The KAIST report names a binary projection into Hamming space as its next step (section 5). Here it is the simplest
+one: a bit for each value of an embedding, 1 where it is positive, and the value's magnitude as the bit's confidence.
+Stored every half second, 64 values are 128 bits a second. Searched like the engine's hashes: ten a second in a query,
+and a calibration of its own, made by the same method on recordings that the network was not trained on. What the
+engine does beyond is left out: windows that overhang a clip's ends, which these networks were not trained for, and a
+clip's other speeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from baselines.base import Baseline, Float32, Match, Tables
+from baselines.contrastive import Contrastive, ContrastiveParameters, Embedding, embedding_of
+from baselines.encoders import NETWORK, WEIGHTS
+from baselines.encoders.features import SAMPLE_RATE, WINDOW
+from samaf import settings
+from samaf.atomic import atomic_write
+from samaf.audio import SAMPLE_RATE as READ_RATE
+from samaf.audio import read_audio
+from samaf.errors import AudioError, ModelError, shown
+from samaf.fingerprint import Fingerprint, confidence_of, mark_rows
+from samaf.hamming import pack
+from samaf.index import Index, TrackInfo
+from samaf.search import Searcher
+from samaf.settings import QUERY_HOP_S
+from samaf.verdict import Limits
+
+CALIBRATION = "calibration.npz"
+"""In a network's folder: what its signs are worth."""
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class SignsParameters(ContrastiveParameters):
+    """Settings of :class:`Signs`: the network, and how its signs are stored.
+
+    Attributes
+    ----------
+    values
+        Bits of a hash: 64, 128 or 256.
+    hop_s
+        Seconds from one stored hash to the next, as the report has them.
+    """
+
+    hop_s: float = 0.5
+
+
+class SignEncoder:
+    """Recordings and clips -> fingerprints of an embedding's signs.
+
+    Attributes
+    ----------
+    bits, model_id
+        Of a hash, and of what makes it.
+    """
+
+    def __init__(self, embed: Embedding, folder: Path) -> None:
+        self._embed = embed
+        self.bits = embed.values
+        digest = hashlib.sha256(b"signs")
+        digest.update((folder / WEIGHTS).read_bytes())
+        self.model_id = digest.hexdigest()
+
+    def encode(self, audio: str | Path | Any, *, hop_s: float) -> Fingerprint:
+        """Fingerprint of a recording: a file."""
+        return self.of_samples(soxr.resample(read_audio(audio), READ_RATE, SAMPLE_RATE), hop_s, query=False)
+
+    def encode_query(self, audio: Float32) -> Fingerprint:
+        """Fingerprint, with confidence, of a clip: samples at 16 kHz."""
+        return self.of_samples(soxr.resample(audio, READ_RATE, SAMPLE_RATE), QUERY_HOP_S, query=True)
+
+    def of_samples(self, samples: Float32, hop_s: float, *, query: bool) -> Fingerprint:
+        """The same of samples at 8 kHz.
+
+        Raises
+        ------
+        AudioError
+            If they are less than 1 s.
+        """
+        if len(samples) < WINDOW:
+            raise AudioError(
+                f"{len(samples) / SAMPLE_RATE:.3f} s of audio; at least 1 s is needed for a hash"
+            )
+        samples = np.ascontiguousarray(samples, np.float32)
+        hop = round(hop_s * SAMPLE_RATE)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::hop]
+        values = np.empty((len(windows), self.bits), np.float32)
+        for at in range(0, len(windows), _AT_ONCE):
+            values[at : at + _AT_ONCE] = self._embed.of_windows(windows[at : at + _AT_ONCE])
+        valid: NDArray[np.bool_] = values.any(axis=1)
+        return Fingerprint(
+            hashes=mark_rows(pack(values > 0), valid),
+            valid=valid,
+            hop_s=hop_s,
+            bits=self.bits,
+            model_id=self.model_id,
+            duration_s=len(samples) / SAMPLE_RATE,
+            confidence=confidence_of(values) if query else None,
+            known=np.ones(len(values), np.float32) if query else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """What the search needs to know of an encoder."""
+
+    model_id: str
+    calibration: dict[str, NDArray]
+
+
+def calibrate(
+    parameters: SignsParameters,
+    held_out: Sequence[Sequence[Path]],
+    library: Sequence[Path],
+    *,
+    progress: Callable[[int, int, str], None],
+    **options: Any,
+) -> None:
+    """Find out what a network's signs are worth, and keep it in the network's folder.
+
+    Parameters
+    ----------
+    held_out, library, options
+        See :func:`samaf.model.calibrate.calibration_of`.
+    """
+    from samaf.model.calibrate import calibration_of
+
+    encoder = SignEncoder(embedding_of(parameters), parameters.folder)
+    found = calibration_of(encoder, [encoder.bits], held_out, library, progress=progress, **options)
+    with atomic_write(parameters.folder / CALIBRATION) as file:
+        np.savez(file, model_id=np.array(encoder.model_id), **found)
+
+
+class Signs(Baseline):
+    """The engine's index, search and verdict, on signs of embeddings.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network, or its signs were never calibrated; the message tells how to get them.
+    """
+
+    name: ClassVar[str] = "signs"
+    sample_rate: ClassVar[int] = SAMPLE_RATE
+    Parameters: ClassVar[type] = SignsParameters
+    parameters: SignsParameters
+
+    def __init__(self, parameters: SignsParameters | None = None) -> None:
+        super().__init__(parameters)
+        self.check(self.parameters)
+        folder = self.parameters.folder
+        self._encoder = SignEncoder(embedding_of(self.parameters), folder)
+        with np.load(folder / CALIBRATION) as arrays:
+            known = dict(arrays)
+        if str(known.pop("model_id")) != self._encoder.model_id:
+            raise ModelError(
+                f"{shown(folder)}: was calibrated before it was trained anew; {_remedy(self.parameters)}"
+            )
+        self._model = _Model(self._encoder.model_id, known)
+        self._path = Path(tempfile.mkdtemp(prefix="signs-bench-")) / "library"
+        weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
+        self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
+        self._searcher: Searcher | None = None
+
+    @classmethod
+    def check(cls, parameters: SignsParameters) -> None:
+        """Refuse a network that was never trained or calibrated, or whose values make no hash."""
+        if parameters.values not in (64, 128, 256):
+            raise ModelError(
+                f"a hash has 64, 128 or 256 bits, not {parameters.values}; choose other --values"
+            )
+        if not (parameters.folder / NETWORK).exists():
+            Contrastive.check(parameters)
+        if not (parameters.folder / CALIBRATION).exists():
+            raise ModelError(
+                f"{shown(parameters.folder)}: its signs were never calibrated; {_remedy(parameters)}"
+            )
+
+    def add(self, track_id: str, samples: Float32) -> None:
+        """Hash a track; it enters the index with the next query or save."""
+        print_ = self._encoder.of_samples(samples, self.parameters.hop_s, query=False)
+        self._waiting.append((TrackInfo(track_id, title=track_id), print_))
+        self.tracks.append(track_id)
+
+    def settle(self) -> None:
+        """Put what has been hashed into the index."""
+        self._opened()
+
+    def query(self, samples: Float32) -> Match | None:
+        """The best match, however unlikely; accepted as the engine would by default."""
+        try:
+            print_ = self._encoder.of_samples(samples, QUERY_HOP_S, query=True)
+            matches = self._opened().search(print_, limits=Limits(min_probability=0.0, top=1))
+        except AudioError:  # shorter than a window, or without content
+            return None
+        if not matches:
+            return None
+        match = matches[0]
+        return Match(
+            track_id=match.title,
+            offset_s=match.track_start_s - match.query_start_s * match.tempo,
+            score=match.log_odds,
+            accepted=match.probability >= settings.MIN_PROBABILITY,
+            tempo=match.tempo,
+            ber=match.ber,
+        )
+
+    def tables(self) -> Tables:
+        """The index file, as bytes."""
+        self._opened().index.compact(shrink=True)
+        return {"index": np.fromfile(self._path, np.uint8)}
+
+    def restore(self, tables: Tables) -> None:
+        """Put the index file back."""
+        tables["index"].tofile(self._path)
+
+    def _opened(self) -> Searcher:
+        """What searches the index with all tracks in it."""
+        if self._searcher is None:
+            index = (
+                Index.open(self._path, readonly=False)
+                if self._path.exists()
+                else Index.create(
+                    self._path,
+                    model_id=self._encoder.model_id,
+                    bits=self._encoder.bits,
+                    hop_s=self.parameters.hop_s,
+                    query_hop_s=QUERY_HOP_S,
+                )
+            )
+            self._searcher = Searcher(index, self._model)
+        if self._waiting:
+            self._searcher.index.add(self._waiting)
+            self._waiting = []
+        return self._searcher
+
+
+def _remedy(parameters: SignsParameters) -> str:
+    return (
+        f"calibrate them: bench train signs --encoder {parameters.encoder} --values {parameters.values} "
+        f"--projection {parameters.projection} --manifest FILE"
+    )
