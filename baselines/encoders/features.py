@@ -11,6 +11,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import rfft
+from scipy.sparse import csr_array
 
 SAMPLE_RATE = 8000
 WINDOW = SAMPLE_RATE
@@ -57,15 +59,15 @@ def windows_of(samples: Float32) -> Float32:
 def log_mel(windows: Float32) -> Float32:
     """Spectrograms (n, 256, 32) of windows (n, 8000)."""
     out = np.empty((len(windows), BANDS, FRAMES), np.float32)
-    taper = np.hanning(FFT + 1)[:-1].astype(np.float32)
+    taper, weights = np.hanning(FFT + 1)[:-1].astype(np.float32), csr_array(filters().T)
     for at in range(0, len(windows), _AT_ONCE):
         padded = np.pad(windows[at : at + _AT_ONCE], ((0, 0), (FFT // 2, FFT // 2)), mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(padded, FFT, axis=1)[:, ::FRAME_HOP][:, :FRAMES]
-        spectrum = np.fft.rfft(frames * taper)
+        spectrum = rfft(frames * taper)  # numpy's takes three times as long
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        bands = power.reshape(-1, FFT // 2 + 1) @ filters()
-        decibel = 10.0 * np.log10(np.maximum(bands, 1e-10)).reshape(len(frames), FRAMES, BANDS)
+        bands = (weights @ power.reshape(-1, FFT // 2 + 1).T).reshape(BANDS, len(frames), FRAMES)
+        decibel = np.float32(10.0) * np.log10(np.maximum(bands.swapaxes(0, 1), np.float32(1e-10)))
         decibel -= decibel.max(axis=(1, 2), keepdims=True)
-        scaled = np.maximum(decibel, -RANGE_DB) * (2.0 / RANGE_DB) + 1.0
-        out[at : at + _AT_ONCE] = scaled.swapaxes(1, 2)
+        np.maximum(decibel, np.float32(-RANGE_DB), out=decibel)
+        out[at : at + _AT_ONCE] = decibel * np.float32(2.0 / RANGE_DB) + np.float32(1.0)
     return out
