@@ -43,7 +43,14 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
         "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
     )
     add_model(parser)
-    add_networks(parser)
+    networks = add_networks(parser)
+    networks.add_argument(
+        "--signs-hop",
+        type=list_of_hops,
+        default=[0.5],
+        metavar="S,S",
+        help="seconds from one stored hash of signs to the next (0.5)",
+    )
 
 
 def entries_of(args: argparse.Namespace) -> list[Entry]:
@@ -53,12 +60,13 @@ def entries_of(args: argparse.Namespace) -> list[Entry]:
     entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
     for name in dict.fromkeys(args.baseline):
         of_networks = networks_of(args) if name in NETWORKS else [{}]
-        entries += [entry(name, **options) for options in of_networks]
+        hops = [{"hop_s": hop_s} for hop_s in args.signs_hop] if name == "signs" else [{}]
+        entries += [entry(name, **options, **stored) for options in of_networks for stored in hops]
     return entries
 
 
-def add_networks(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which trained networks take part."""
+def add_networks(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options that say which trained networks take part; gives their group."""
     networks = parser.add_argument_group(f"networks (of {', '.join(NETWORKS)})")
     networks.add_argument(
         "--encoder",
@@ -83,6 +91,7 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that `bench train` puts networks into (the user's cache folder)",
     )
+    return networks
 
 
 def networks_of(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -156,6 +156,7 @@ def train_missing(
     if args.steps:
         recipe = replace(recipe, steps=args.steps)
     if training.is_trained(parameters.folder, shape, recipe, args.training_seed):
+        say(f"{plain(str(parameters.folder))}: is there, trained so")
         return
     start = time.monotonic()
     label = f"{parameters.encoder}, {parameters.values} values"

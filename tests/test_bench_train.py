@@ -1,0 +1,90 @@
+"""`bench train` and `bench reproduce`: networks are trained once, and what was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import in_ci
+from synth import tune, write
+
+from bench.cli import main
+from samaf.cli.common import DONE, FAILED
+
+if not in_ci():
+    pytest.importorskip("keras", reason="TensorFlow is not installed: pip install 'samaf[train]'")
+    pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'samaf[bench]'")
+
+from baselines.encoders import training
+from baselines.encoders.training import Recipe
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch, program: Callable[[str], str]) -> None:
+    program("sox")
+    monkeypatch.setattr(training, "EPOCH_STEPS", 2)
+    monkeypatch.setattr(training, "HELD_OUT_PAIRS", 8)
+    monkeypatch.setitem(training.RECIPES["small"], "connected", Recipe(1 / 16, 8, 4, 1e-3))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audio")
+    rows = ["path,kind,split"]
+    for number, split in enumerate(("train", "train", "dev", "dev", "check")):
+        write(folder / f"{number}.wav", tune(31.0, seed=number))
+        rows.append(f"{number}.wav,music,{split}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    return folder / "manifest.csv"
+
+
+def test_a_network_is_trained_once(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "contrastive", "--encoder", "connected", "--manifest", str(manifest), "--json"]
+    command += ["--weights", str(tmp_path)]
+    assert main(command) == DONE
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["epoch"] for line in out.splitlines()] == [1, 2]
+    assert "epoch 2/2" in err and "wrote" in err
+    about = json.loads((tmp_path / "contrastive-connected-64-divided" / "network.json").read_text())
+    assert about["training"]["steps"] == 4 and len(about["training"]["history"]) == 2
+    assert main(command) == DONE
+    out, err = capsys.readouterr()
+    assert not out and "is there, trained so" in err
+
+
+def test_audio_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "contrastive", "--data", str(tmp_path / "none")]) == FAILED
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["train", "contrastive", "--data", str(tmp_path), "--weights", str(tmp_path)]) == FAILED
+    assert "no audio to train on" in capsys.readouterr().err
+
+
+def test_signs_need_recordings_that_no_network_was_trained_on(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "signs", "--encoder", "connected", "--weights", str(tmp_path)]
+    assert main([*command, "--data", str(manifest.parent)]) == FAILED
+    assert "give a --manifest" in capsys.readouterr().err
+
+
+def test_an_experiment_goes_on_where_it_was_stopped(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "contrastive", "--manifest", str(manifest), "--encoder", "connected"]
+    command += ["--weights", str(tmp_path / "networks"), "--out", str(tmp_path / "out"), "--queries", "6"]
+    assert main([*command, "--minutes", "1e-6"]) == FAILED
+    out, err = capsys.readouterr()
+    assert "epoch 1/2" in err and "epoch 2/2" not in err and "the same command goes on" in err
+    assert "connected" not in out
+    assert main(command) == DONE
+    out, err = capsys.readouterr()
+    assert "epoch 1/2" not in err and "epoch 2/2" in err
+    assert out.count("| connected, d = 64 |") == 6 and "| network | music-dev | music-check |" in out
+    assert (tmp_path / "out" / "tables.md").read_text() in out
+    assert main(command) == DONE
+    again = capsys.readouterr()
+    assert again.out == out and "epoch" not in again.err
