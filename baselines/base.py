@@ -73,6 +73,11 @@ class Baseline(ABC):
         self.parameters = self.Parameters() if parameters is None else parameters
         self.tracks: list[str] = []
 
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        """What tells a system with these parameters from others, as JSON values."""
+        return asdict(parameters)
+
     @classmethod  # noqa: B027 (most systems lack nothing)
     def check(cls, parameters: Any) -> None:
         """Refuse what the system cannot be made of now; a `SamafError` says what is missing and how to get it."""

@@ -15,16 +15,17 @@ a fraction of the half seconds, by the parabola through the best place's score a
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Baseline, Float32, Match, Tables
-from baselines.encoders import NETWORK
+from baselines.encoders import NETWORK, WEIGHTS
 from baselines.encoders.features import HOP_S, SAMPLE_RATE, log_mel, windows_of
 from baselines.vectors import Vectors
 from samaf.errors import ModelError, shown
@@ -69,6 +70,11 @@ class ContrastiveParameters:
         root = Path(self.weights) if self.weights else default_root()
         return root / f"contrastive-{self.encoder}-{self.values}-{self.projection}"
 
+    @property
+    def network(self) -> str:
+        """SHA-256 of the network's weights, in hexadecimal digits."""
+        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()
+
 
 def default_root() -> Path:
     """Where networks are kept if nobody says otherwise: ``networks`` in the user's cache folder of samaf."""
@@ -97,8 +103,13 @@ class Contrastive(Baseline):
 
     def __init__(self, parameters: ContrastiveParameters | None = None) -> None:
         super().__init__(parameters)
-        self._embed = embedding_of(self.parameters)
+        self._embed, self._network = embedding_of(self.parameters), self.parameters.network
         self._vectors = Vectors(self.parameters.values)
+
+    @classmethod
+    def identity(cls, parameters: ContrastiveParameters) -> dict[str, Any]:
+        """With the network itself: trained anew, it is another system."""
+        return {**super().identity(parameters), "network": parameters.network}
 
     @classmethod
     def check(cls, parameters: ContrastiveParameters) -> None:
@@ -127,12 +138,20 @@ class Contrastive(Baseline):
         return Match(self.tracks[place.track], place.row * HOP_S, place.score)
 
     def tables(self) -> Tables:
-        """All vectors, and where the tracks end."""
+        """All vectors, where the tracks end, and which network made them."""
         self._vectors.settle()
-        return {"vectors": self._vectors.stored, "ends": self._vectors.ends}
+        return {
+            "vectors": self._vectors.stored,
+            "ends": self._vectors.ends,
+            "network": np.frombuffer(bytes.fromhex(self._network), np.uint8),
+        }
 
     def restore(self, tables: Tables) -> None:
-        """Take back what :meth:`tables` gave."""
+        """Take back what :meth:`tables` gave; a `ModelError` if another network made it."""
+        if tables["network"].tobytes().hex() != self._network:
+            raise ModelError(
+                f"{shown(self.parameters.folder)}: was trained anew since this store was made; make it again"
+            )
         self._vectors.restore(tables["vectors"], tables["ends"])
 
 
@@ -164,7 +183,7 @@ class Embedding:
 
 
 def embedding_of(parameters: ContrastiveParameters) -> Embedding:
-    """What a trained network makes of samples, on one core.
+    """What a trained network makes of samples.
 
     Raises
     ------
@@ -173,8 +192,6 @@ def embedding_of(parameters: ContrastiveParameters) -> Embedding:
     """
     Contrastive.check(parameters)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, "1")  # systems are compared on one core each
     from baselines.encoders.training import load
 
     return Embedding(load(parameters.folder)[0], parameters.values)

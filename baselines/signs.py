@@ -10,7 +10,6 @@ clip's other speeds.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from baselines.base import Baseline, Float32, Match, Tables
 from baselines.contrastive import Contrastive, ContrastiveParameters, Embedding, embedding_of
-from baselines.encoders import NETWORK, WEIGHTS
+from baselines.encoders import NETWORK
 from baselines.encoders.features import SAMPLE_RATE, WINDOW
 from samaf import settings
 from samaf.atomic import atomic_write
@@ -37,11 +36,10 @@ from samaf.hamming import pack
 from samaf.index import Index, TrackInfo
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S
-from samaf.verdict import Limits
+from samaf.verdict import CalibratedModel, Limits
 
 CALIBRATION = "calibration.npz"
 """In a network's folder: what its signs are worth."""
-_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,10 @@ class SignEncoder:
         Of a hash, and of what makes it.
     """
 
-    def __init__(self, embed: Embedding, folder: Path) -> None:
+    def __init__(self, embed: Embedding, network: str) -> None:
         self._embed = embed
         self.bits = embed.values
-        digest = hashlib.sha256(b"signs")
-        digest.update((folder / WEIGHTS).read_bytes())
-        self.model_id = digest.hexdigest()
+        self.model_id = network
 
     def encode(self, audio: str | Path | Any, *, hop_s: float) -> Fingerprint:
         """Fingerprint of a recording: a file."""
@@ -98,9 +94,7 @@ class SignEncoder:
         samples = np.ascontiguousarray(samples, np.float32)
         hop = round(hop_s * SAMPLE_RATE)
         windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::hop]
-        values = np.empty((len(windows), self.bits), np.float32)
-        for at in range(0, len(windows), _AT_ONCE):
-            values[at : at + _AT_ONCE] = self._embed.of_windows(windows[at : at + _AT_ONCE])
+        values = self._embed.of_windows(windows)
         valid: NDArray[np.bool_] = values.any(axis=1)
         return Fingerprint(
             hashes=mark_rows(pack(values > 0), valid),
@@ -114,12 +108,19 @@ class SignEncoder:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Model:
-    """What the search needs to know of an encoder."""
+def is_calibrated(parameters: SignsParameters) -> bool:
+    """Whether the calibration that a network's folder keeps is of its present weights."""
+    try:
+        with np.load(parameters.folder / CALIBRATION) as arrays:
+            return bool(str(arrays["model_id"]) == parameters.network)
+    except (OSError, KeyError, ValueError):
+        return False
 
-    model_id: str
-    calibration: dict[str, NDArray]
+
+def check_bits(parameters: SignsParameters) -> None:
+    """Refuse embeddings whose signs the index cannot hold."""
+    if parameters.values not in (64, 128, 256):
+        raise ModelError(f"a hash has 64, 128 or 256 bits, not {parameters.values}; choose other --values")
 
 
 def calibrate(
@@ -139,7 +140,7 @@ def calibrate(
     """
     from samaf.model.calibrate import calibration_of
 
-    encoder = SignEncoder(embedding_of(parameters), parameters.folder)
+    encoder = SignEncoder(embedding_of(parameters), parameters.network)
     found = calibration_of(encoder, [encoder.bits], held_out, library, progress=progress, **options)
     with atomic_write(parameters.folder / CALIBRATION) as file:
         np.savez(file, model_id=np.array(encoder.model_id), **found)
@@ -163,18 +164,23 @@ class Signs(Baseline):
         super().__init__(parameters)
         self.check(self.parameters)
         folder = self.parameters.folder
-        self._encoder = SignEncoder(embedding_of(self.parameters), folder)
+        self._encoder = SignEncoder(embedding_of(self.parameters), self.parameters.network)
         with np.load(folder / CALIBRATION) as arrays:
-            known = dict(arrays)
-        if str(known.pop("model_id")) != self._encoder.model_id:
+            known = {name: values for name, values in arrays.items() if name != "model_id"}
+        if not is_calibrated(self.parameters):
             raise ModelError(
                 f"{shown(folder)}: was calibrated before it was trained anew; {_remedy(self.parameters)}"
             )
-        self._model = _Model(self._encoder.model_id, known)
+        self._model = CalibratedModel(self._encoder.model_id, known)
         self._path = Path(tempfile.mkdtemp(prefix="signs-bench-")) / "library"
         weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
         self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
         self._searcher: Searcher | None = None
+
+    @classmethod
+    def identity(cls, parameters: SignsParameters) -> dict[str, Any]:
+        """With the network itself: trained anew, it is another system."""
+        return {**super().identity(parameters), "network": parameters.network}
 
     @classmethod
     def check(cls, parameters: SignsParameters) -> None:

@@ -3,8 +3,10 @@
 Kim, Kim and Song, "Neural audio fingerprinting", sections 3 and 4. A query is a stretch of a recording that begins
 where one of the stored windows does, at 8 kHz, spoilt at one of three levels (its table 3). The best place among all
 windows is *exact* if it is the query's own, *near* if it lies within one window of it, *correct* if it lies in its
-recording. The report searches among 100 recordings of 30 s; here the same is done, and in the whole library. Its
-figures are multiples of .05, of some 20 queries, so that each is uncertain by some .2.
+recording. The report searches among 100 recordings of 30 s; here the same is done, and in the whole library. Where the
+material that is asked for has fewer, others of its kind make up the 100. The report's figures are multiples of .05, of
+some 20 queries, so that each is uncertain by some .2. Our intervals are those of 1,000 queries, as if each were of a
+recording of its own.
 
 The report's own material is music that was held out of the training, its other material music from YouTube. Ours are
 music of one split of a manifest, and of another split, and speech.
@@ -24,10 +26,10 @@ import soxr
 from numpy.typing import NDArray
 
 from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
-from baselines.encoders import NETWORK
+from baselines.encoders import WEIGHTS
 from baselines.encoders.features import HOP, HOP_S, SAMPLE_RATE, WINDOW
 from baselines.vectors import Vectors
-from bench.corpus import Recording
+from bench.corpus import CorpusError, Recording
 from bench.effects import KAIST, fitted, kaist, rms
 from bench.metrics import wilson
 from samaf.atomic import atomic_write
@@ -107,7 +109,7 @@ class Questions:
     Attributes
     ----------
     samples : float32 (n, samples)
-        At 8 kHz; shorter queries are their beginnings.
+        At 8 kHz.
     piece, row : int (n,)
         Where each was cut: the piece, and its row.
     """
@@ -122,18 +124,15 @@ def at_8_khz(samples: Float32) -> Float32:
     return soxr.resample(samples, READ_RATE, SAMPLE_RATE).astype(np.float32)
 
 
-def pieces_of(material: Material, rng: np.random.Generator) -> list[Piece]:
-    """Up to 100 pieces, of as many recordings as there are; where these are fewer, several of one, side by side."""
-    rows = round(PIECE_S / HOP_S)
-    places = []
-    for recording in material.recordings:
-        n = int(recording.duration_s / PIECE_S)
-        spare = int((recording.duration_s - n * PIECE_S) / HOP_S)
-        first = int(rng.integers(spare + 1))
-        order = rng.permutation(n)
-        places += [(turn, Piece(recording, first + rows * int(k))) for turn, k in enumerate(order)]
-    shuffled = [places[k] for k in rng.permutation(len(places))]
-    return [piece for _, piece in sorted(shuffled, key=lambda place: place[0])[:PIECES]]
+def pieces_of(material: Material, crowd: Sequence[Recording], rng: np.random.Generator) -> list[Piece]:
+    """Up to 100 pieces of as many recordings: those of the material first, which are asked for, then others."""
+    found = []
+    for recordings in (material.recordings, crowd):
+        long = [one for one in recordings if one.duration_s >= PIECE_S]
+        for k in rng.permutation(len(long))[: PIECES - len(found)]:
+            spare = int((long[k].duration_s - PIECE_S) / HOP_S)
+            found.append(Piece(long[k], int(rng.integers(spare + 1))))
+    return found
 
 
 def questions_of(
@@ -244,78 +243,86 @@ class Protocol:
     ) -> None:
         self.materials, self.folder, self.queries, self.seed = materials, folder, queries, seed
         self.progress = progress
-        self.pieces = {
-            material.name: pieces_of(material, np.random.default_rng([seed, k]))
-            for k, material in enumerate(materials)
-        }
         whole = {track.id: track for material in materials for track in material.recordings}
         self.library = list((whole | {track.id: track for track in crowd}).values())
+        self.pieces, self.asked = dict[str, list[Piece]](), dict[str, int]()
+        for k, material in enumerate(materials):
+            own = {track.id for track in material.recordings}
+            kinds = {track.kind for track in material.recordings}
+            others = [track for track in self.library if track.kind in kinds and track.id not in own]
+            pieces = pieces_of(material, others, np.random.default_rng([seed, k]))
+            self.pieces[material.name] = pieces
+            self.asked[material.name] = sum(piece.recording.id in own for piece in pieces)
+            if not self.asked[material.name]:
+                raise CorpusError(f"{material.name}: holds no recording of {PIECE_S:g} s or more to ask for")
         listing = [[track.id, track.duration_s] for track in self.library]
-        about = [listing, queries, seed, [len(some) for some in self.pieces.values()]]
+        about = [listing, queries, seed, self.asked]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
     def questions(self, trial: Trial) -> Questions:
         """Those of a trial."""
         k = [material.name for material in self.materials].index(trial.material)
-        length_s = max(LENGTHS_S) if trial.level == "mid" else 1
-        found = kept(
+        return kept(
             self.folder / "queries",
-            f"{self.key}-{trial.material}-{trial.level}",
+            f"{self.key}-{trial.material}-{trial.level}-{trial.length_s}",
             lambda: questions_of(
-                self.pieces[trial.material],
+                self.pieces[trial.material][: self.asked[trial.material]],
                 trial.level,
-                length_s,
+                trial.length_s,
                 self.queries,
-                [self.seed, k, length_s, list(KAIST).index(trial.level)],
+                [self.seed, k, trial.length_s, list(KAIST).index(trial.level)],
                 self.progress,
             ),
         )
-        return Questions(found.samples[:, : trial.length_s * SAMPLE_RATE], found.piece, found.row)
 
-    def results(self, parameters: ContrastiveParameters) -> dict[Trial, Hits]:
-        """What a network found; what an earlier call measured stays.
+    def known(self, parameters: ContrastiveParameters) -> dict[Trial, Hits] | None:
+        """What earlier calls found of a network; None if that is not all, or there is no such network."""
+        if not (parameters.folder / WEIGHTS).exists():
+            return None
+        done, wanted = self._done(parameters), trials(self.materials)
+        return (
+            {trial: Hits(*done[trial.key]) for trial in wanted}
+            if all(t.key in done for t in wanted)
+            else None
+        )
+
+    def measure(self, parameters: ContrastiveParameters, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Ask a network all that it was not asked before, as long as `go_on` says so before each trial.
 
         Raises
         ------
         ModelError
             If there is no such network.
         """
-        wanted = trials(self.materials)
-        network = hashlib.sha256((parameters.folder / NETWORK).read_bytes()).hexdigest()[:16]
-        file = self.folder / f"{parameters.folder.name}-{self.key}-{network}.json"
-        done = json.loads(file.read_text()) if file.exists() else {}
-        if any(trial.key not in done for trial in wanted):
-            embed = embedding_of(parameters)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for trial, hits in self._measured(
-                embed, [trial for trial in wanted if trial.key not in done], parameters
-            ):
-                done[trial.key] = [hits.n, hits.exact, hits.near, hits.correct]
-                with atomic_write(file) as out:
-                    out.write(json.dumps(done).encode())
-        return {trial: Hits(*done[trial.key]) for trial in wanted}
-
-    def _measured(
-        self, embed: Embedding, wanted: Sequence[Trial], parameters: ContrastiveParameters
-    ) -> Iterator[tuple[Trial, Hits]]:
+        done = self._done(parameters)
+        wanted = [trial for trial in trials(self.materials) if trial.key not in done]
+        if not wanted:
+            return
+        embed = embedding_of(parameters)
         what = f"{parameters.encoder}, {parameters.values} values"
         libraries: dict[str, tuple[Vectors, dict[str, int]]] = {}
-        vectors: dict[tuple[str, str], Float32] = {}
         for number, trial in enumerate(wanted):
+            if not go_on():
+                return
             self.progress(f"{what}: trials", number, len(wanted))
             name = trial.material if trial.library == "pieces" else "whole"
             if name not in libraries:
                 libraries[name] = self._library(name, embed, what)
             questions = self.questions(trial)
-            if (trial.material, trial.level) not in vectors:
-                whole = self.questions(Trial(trial.material, trial.level, max(LENGTHS_S), trial.library))
-                rows = np.lib.stride_tricks.sliding_window_view(whole.samples, WINDOW, axis=1)[:, ::HOP]
-                flat = rows.reshape(-1, WINDOW)
-                vectors[trial.material, trial.level] = embed.of_windows(flat).reshape(*rows.shape[:2], -1)
-            n_rows = 1 + (trial.length_s - 1) * SAMPLE_RATE // HOP
-            clips = vectors[trial.material, trial.level][:, :n_rows]
-            yield trial, self._hits(trial, questions, clips, *libraries[name])
+            rows = np.lib.stride_tricks.sliding_window_view(questions.samples, WINDOW, axis=1)[:, ::HOP]
+            clips = embed.of_windows(rows.reshape(-1, WINDOW)).reshape(*rows.shape[:2], -1)
+            hits = self._hits(trial, questions, clips, *libraries[name])
+            done[trial.key] = [hits.n, hits.exact, hits.near, hits.correct]
+            with atomic_write(self._file(parameters)) as out:
+                out.write(json.dumps(done).encode())
         self.progress(f"{what}: trials", len(wanted), len(wanted))
+
+    def _file(self, parameters: ContrastiveParameters) -> Path:
+        return self.folder / f"{parameters.folder.name}-{self.key}-{parameters.network[:16]}.json"
+
+    def _done(self, parameters: ContrastiveParameters) -> dict[str, list[int]]:
+        file = self._file(parameters)
+        return dict(json.loads(file.read_text())) if file.exists() else {}
 
     def _library(self, name: str, embed: Embedding, what: str) -> tuple[Vectors, dict[str, int]]:
         """Vectors of a material's pieces or of the whole library, and the number of each track in it."""
@@ -345,16 +352,12 @@ class Protocol:
             if place is None:
                 continue
             piece = pieces[int(k)]
-            if trial.library == "pieces":
-                # pieces of one recording are one recording
-                right = pieces[place.track].recording.id == piece.recording.id
-                apart = place.row - row if place.track == k else np.inf
-            else:
-                right = place.track == numbers.get(piece.recording.id)
-                apart = place.row - (piece.row + row) if right else np.inf
-            counts["correct"] += right
-            counts["near"] += abs(round(apart) if np.isfinite(apart) else 9) <= 1
-            counts["exact"] += abs(round(apart) if np.isfinite(apart) else 9) == 0
+            name, begin = (str(k), 0) if trial.library == "pieces" else (piece.recording.id, piece.row)
+            if place.track == numbers.get(name):
+                apart = abs(round(place.row - begin - row))
+                counts["correct"] += 1
+                counts["near"] += apart <= 1
+                counts["exact"] += apart == 0
         return Hits(len(clips), **counts)
 
 
@@ -387,7 +390,7 @@ def tables(results: Results, materials: Sequence[Material], library: str) -> Ite
         yield ""
 
     def report(parameters: ContrastiveParameters, table: dict, k: int) -> float | None:  # type: ignore[type-arg]
-        if parameters.projection != "divided" or parameters.encoder not in table:
+        if library != "pieces" or parameters.projection != "divided" or parameters.encoder not in table:
             return None
         values = table[parameters.encoder]
         if isinstance(values, dict):
@@ -396,7 +399,7 @@ def tables(results: Results, materials: Sequence[Material], library: str) -> Ite
             return None
         return None if values is None else float(values[k])
 
-    yield "Table 4: 1 s, correct, by level of distortion"
+    yield f"Table 4: {own}, 1 s, correct, by level of distortion"
     yield ""
     yield from rows(
         list(KAIST),
@@ -405,7 +408,7 @@ def tables(results: Results, materials: Sequence[Material], library: str) -> Ite
             for k, level in enumerate(KAIST)
         ],
     )
-    yield "Table 5: level mid, exact, by length"
+    yield f"Table 5: {own}, level mid, exact, by length"
     yield ""
     yield from rows(
         [f"{length_s} s" for length_s in LENGTHS_S],

@@ -131,7 +131,7 @@ def entry(name: str, **options: Any) -> Entry:
                 "projection": f"{text} projection",
             }.get(option, f"{option} {text}")
         )
-    return Entry(System("-".join(key), name, ", ".join(label), asdict(parameters)), parameters)
+    return Entry(System("-".join(key), name, ", ".join(label), kind.identity(parameters)), parameters)
 
 
 def run(

@@ -149,7 +149,7 @@ class Fingerprint:
             confidence = convert("confidence", np.float16, (n, self.bits))
             # a NaN fails both, and twelve hours' rows need no array of as many answers
             if n and not (confidence.min() >= 0 and confidence.max() < np.inf):
-                raise ValueError("confidence must be finite and not negative")
+                raise ValueError(f"confidence must be from 0 to {_MOST_CONFIDENCE:g}")
         if not math.isfinite(self.start_s):
             raise ValueError(f"start_s must be finite, got {self.start_s}")
         if self.known is None and self.start_s != 0.0:

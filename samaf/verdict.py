@@ -66,6 +66,14 @@ class Calibrated(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class CalibratedModel:
+    """A calibration with the model that it is of, where these are in no weights file."""
+
+    model_id: str
+    calibration: dict[str, NDArray]
+
+
 class Verdict:
     """What a calibrated model knows of chance, for codes of one length in an index of one hop.
 

@@ -54,6 +54,11 @@ def test_a_network_is_trained_once(
     assert main(command) == DONE
     out, err = capsys.readouterr()
     assert not out and "is there, trained so" in err
+    assert main([*command, "--steps", "2"]) == FAILED
+    assert "was trained otherwise" in capsys.readouterr().err
+    assert main([*command, "--split", "dev"]) == FAILED
+    assert "was trained on other audio" in capsys.readouterr().err
+    assert json.loads((tmp_path / "contrastive-connected-64-divided" / "network.json").read_text()) == about
 
 
 def test_audio_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +72,15 @@ def test_signs_need_recordings_that_no_network_was_trained_on(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "signs", "--encoder", "connected", "--weights", str(tmp_path)]
-    assert main([*command, "--data", str(manifest.parent)]) == FAILED
-    assert "give a --manifest" in capsys.readouterr().err
+    for options, told in (
+        (["--data", str(manifest.parent)], "give a --manifest"),
+        (["--manifest", str(manifest), "--values", "512"], "64, 128 or 256 bits, not 512"),
+        (["--manifest", str(manifest), "--calibrate-on", "none"], "name one with --calibrate-on"),
+        (["--manifest", str(manifest), "--calibrate-on", "train"], "name one with --calibrate-on"),
+    ):
+        assert main([*command, *options]) == FAILED
+        assert told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())  # nothing was trained before
 
 
 def test_an_experiment_goes_on_where_it_was_stopped(
@@ -88,3 +100,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(
     assert main(command) == DONE
     again = capsys.readouterr()
     assert again.out == out and "epoch" not in again.err
+    for option in ("--own", "--other"):
+        status = main([*command, option, "none"])
+        assert status == (FAILED if option == "--own" else DONE)
+    assert "has no music in the split none" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -188,6 +189,8 @@ def test_twins_are_the_same_second_and_batches_are_repeatable(recordings: Record
 
 
 def test_what_is_held_out_is_never_drawn(recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = recordings.places(True)  # of fewer recordings than the usual share, the last one
+    assert set(np.searchsorted(recordings.starts, last, side="right") - 1) == {3}
     monkeypatch.setattr(batches, "HELD_OUT", 2)
     trained, held_out = recordings.places(False), recordings.places(True)
     of = [set(np.searchsorted(recordings.starts, at, side="right") - 1) for at in (trained, held_out)]
@@ -231,7 +234,8 @@ def trained(
 
     shape = Shape(encoder, values=32, width=TINY.width)
     sources = Pairs(recordings), Pairs(recordings)
-    training.fit(sources, folder, shape, TINY, epoch_done=epoch_done)
+    about = training.about_of(shape, TINY, 0, "tunes")
+    training.fit(sources, folder, shape, TINY, about, epoch_done=epoch_done)
     return epochs
 
 
@@ -254,8 +258,24 @@ def test_a_training_learns_and_goes_on_where_it_was_stopped(
     assert kept[0]["macs"] == kept[1]["macs"] > 8192 * 32
     assert not (tmp_path / "parts" / "work").exists()
     shape = Shape("connected", values=32, width=TINY.width)
-    assert training.is_trained(tmp_path / "parts", shape, TINY, 0)
-    assert not training.is_trained(tmp_path / "parts", shape, TINY, 1)
+    assert training.training_of(tmp_path / "parts") == training.about_of(shape, TINY, 0, "tunes")
+    assert training.training_of(tmp_path) is None
+
+
+def test_an_unfinished_training_is_not_overwritten(
+    recordings: Recordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "HELD_OUT_PAIRS", 16)
+    monkeypatch.setattr(training, "EPOCH_STEPS", 2)
+    with pytest.raises(StoppedError):
+        trained(recordings, tmp_path, stop_after=1)
+    with pytest.raises(ModelError, match="unfinished training with other settings or audio"):
+        trained(recordings, tmp_path, encoder="lstm")
+    with open(tmp_path / "work" / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="another training is at work here"):
+            trained(recordings, tmp_path)
+    assert json.loads((tmp_path / "work" / "state.json").read_text())["encoder"] == "connected"
 
 
 def test_damaged_networks_are_refused(tmp_path: Path) -> None:
@@ -271,6 +291,21 @@ def test_damaged_networks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "network.json").write_text("{}")
     with pytest.raises(ModelError, match="damaged network"):
         training.load(tmp_path)
+
+
+def test_vectors_of_another_network_are_refused(tmp_path: Path) -> None:
+    parameters = ContrastiveParameters("connected", weights=str(tmp_path))
+    shape = Shape("connected", width=TINY.width)
+    training.save(networks.network(shape), shape, parameters.folder, {})
+    system = Contrastive(parameters)
+    system.add("tune", tune(5.0, rate=SAMPLE_RATE))
+    system.save(tmp_path / "store")
+    before = Contrastive.identity(parameters)
+    assert Contrastive.load(tmp_path / "store").tracks == ["tune"]
+    training.save(networks.network(shape), shape, parameters.folder, {})
+    assert Contrastive.identity(parameters) != before
+    with pytest.raises(ModelError, match="trained anew since this store was made"):
+        Contrastive.load(tmp_path / "store")
 
 
 def test_without_a_network_it_is_told_how_to_train_one(tmp_path: Path) -> None:
@@ -368,7 +403,7 @@ def untrained(tmp_path: Path) -> SignsParameters:
 
 def test_signs_are_those_of_the_embedding(untrained: SignsParameters) -> None:
     embed = embedding_of(untrained)
-    encoder = SignEncoder(embed, untrained.folder)
+    encoder = SignEncoder(embed, untrained.network)
     samples = np.concatenate([tune(3.0, seed=4), np.zeros(2 * RATE, np.float32)])
     print_ = encoder.encode_query(samples)
     assert (print_.bits, print_.hop_s, len(print_), print_.duration_s) == (64, 0.1, 41, 5.0)

@@ -103,7 +103,7 @@ def test_confidence_that_is_no_confidence(query: Path, tmp_path: Path, at: int, 
     start = len(data) - 4 - 4 * len(print_) - 2 * 128 * len(print_) + 2 * at
     path = tmp_path / "x.samaf"
     path.write_bytes(crafted.sealed(data[:start] + value.to_bytes(2, "little") + data[start + 2 : -4]))
-    with pytest.raises(FingerprintError, match=r"damaged or cut off \(confidence must be finite"):
+    with pytest.raises(FingerprintError, match=r"damaged or cut off \(confidence must be from 0 to 65504"):
         Fingerprint.load(path)
 
 

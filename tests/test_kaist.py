@@ -15,10 +15,9 @@ from bench.corpus import CorpusError, Recording, read_recordings
 if not in_ci():
     pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'samaf[bench]'")
 
-import itertools
 
 from baselines.contrastive import ContrastiveParameters
-from baselines.encoders import NETWORK
+from baselines.encoders import WEIGHTS
 from baselines.encoders.features import HOP, SAMPLE_RATE
 from bench import kaist
 from bench.kaist import (
@@ -44,17 +43,15 @@ def quiet(*_: object) -> None:
     """Hears of progress."""
 
 
-def test_pieces_are_of_as_many_recordings_as_there_are() -> None:
+def test_pieces_are_of_100_recordings_the_material_s_first() -> None:
     many = Material("m", [recording(k, 45.0 + k) for k in range(150)])
-    pieces = pieces_of(many, np.random.default_rng(0))
+    pieces = pieces_of(many, [], np.random.default_rng(0))
     assert len(pieces) == 100 == len({piece.recording.id for piece in pieces})
-    few = Material("m", [recording(0, 200.0), recording(1, 95.0), recording(2, 29.0)])
-    pieces = pieces_of(few, np.random.default_rng(0))
-    assert sorted(piece.recording.id for piece in pieces) == ["r0"] * 6 + ["r1"] * 3
-    for name, duration_s in (("r0", 200.0), ("r1", 95.0)):
-        rows = sorted(piece.row for piece in pieces if piece.recording.id == name)
-        assert all(b - a >= 60 for a, b in itertools.pairwise(rows))
-        assert rows[0] >= 0 and rows[-1] / 2 + 30.0 <= duration_s
+    few = Material("m", [recording(0, 200.0), recording(1, 30.0), recording(2, 29.0)])
+    pieces = pieces_of(few, [recording(k, 40.0) for k in range(10, 200)], np.random.default_rng(0))
+    assert len({piece.recording.id for piece in pieces}) == 100
+    assert {piece.recording.id for piece in pieces[:2]} == {"r0", "r1"}
+    assert all(0 <= piece.row / 2 <= piece.recording.duration_s - 30.0 for piece in pieces)
 
 
 @pytest.fixture
@@ -73,7 +70,7 @@ def materials(tmp_path: Path, program: Callable[[str], str]) -> list[Material]:
 
 
 def test_queries_begin_at_windows_and_are_repeatable(materials: list[Material]) -> None:
-    pieces = pieces_of(materials[0], np.random.default_rng(0))
+    pieces = pieces_of(materials[0], [], np.random.default_rng(0))
     made = questions_of(pieces, "mid", 2, 5, [3], quiet)
     again = questions_of(pieces, "mid", 2, 5, [3], quiet)
     assert made.samples.shape == (5, 2 * SAMPLE_RATE)
@@ -111,23 +108,27 @@ def test_results_are_measured_once(
     monkeypatch.setattr(kaist, "embedding_of", embedding_of)
     parameters = ContrastiveParameters("lstm", weights=str(tmp_path / "networks"))
     parameters.folder.mkdir(parents=True)
-    (parameters.folder / NETWORK).write_text("{}")
+    (parameters.folder / WEIGHTS).write_bytes(b"1")
     crowd = [track for material in materials for track in material.recordings]
     protocol = Protocol(materials, crowd, tmp_path / "out", queries=12)
-    results = protocol.results(parameters)
-    assert list(results) == trials(materials)
+    protocol.measure(parameters, lambda: len(list((tmp_path / "out").glob("*.json"))) == 0)
+    assert protocol.known(parameters) is None  # it was stopped after a trial
+    protocol.measure(parameters)
+    results = protocol.known(parameters)
+    assert results is not None and list(results) == trials(materials)
     for trial, hits in results.items():
         assert hits.n == 12 and hits.exact <= hits.near <= hits.correct <= 12
         if trial.material == "own" and trial.level == "mid" and trial.length_s >= 3:
             assert hits.exact >= 10
-    assert Protocol(materials, crowd, tmp_path / "out", queries=12).results(parameters) == results
-    assert len(opened) == 1
-    (parameters.folder / NETWORK).write_text('{"trained": "anew"}')
-    protocol.results(parameters)
+    again = Protocol(materials, crowd, tmp_path / "out", queries=12)
+    again.measure(parameters)
+    assert again.known(parameters) == results
     assert len(opened) == 2
+    (parameters.folder / WEIGHTS).write_bytes(b"2")  # trained anew
+    assert again.known(parameters) is None
 
-    text = "\n".join(tables({parameters: results}, materials, "whole"))
-    hits = results[Trial("own", "mid", 6, "whole")]
+    text = "\n".join(tables({parameters: results}, materials, "pieces"))
+    hits = results[Trial("own", "mid", 6, "pieces")]
     assert text.count("| lstm, d = 64 |") == 3
     assert cell(hits, "exact", 0.85) in text  # the report's table 5: LSTM, 6 s
     assert "| network | own | other |" in text

@@ -6,6 +6,9 @@ this is that of the package it names), and SoX's reverb at a reverberance and a 
 to :data:`SHARE` of the seconds, which the report leaves open; so is how far apart the two may start: up to 200 ms, as
 in Chang et al. 2021.
 
+Other than in the report's queries, which are spoilt after they are cut, what was before a second is heard in it: its
+copy and its reverberation, as in a room.
+
 Reverb is the one slow step, and its settings hardly vary. So each recording is kept twice, dry and reverberant, at 8
 kHz and 16 bits, in files that are mapped; all else is done for each batch.
 """
@@ -15,8 +18,11 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +33,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from baselines.encoders.features import SAMPLE_RATE, WINDOW, log_mel
-from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE as READ_RATE
 from samaf.audio import read_audio
 from samaf.errors import AudioError, ModelError, shown
@@ -42,7 +47,7 @@ SHARE = 0.7
 OFFSET_S = 0.2
 """How far from a second its twin may start."""
 HELD_OUT = 20
-"""Every so-manieth recording is never trained on: it measures the training."""
+"""Every so-manieth recording, or the last of fewer, is never trained on: it measures the training."""
 QUIET = 1e-3
 """RMS under which a second is not trained on."""
 GRID_S = 0.25
@@ -83,6 +88,29 @@ def _prepared(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int16], str]:
     return dry, wet, ""
 
 
+def key_of(paths: Sequence[Path]) -> str:
+    """Tells one set of recordings from another, by their names and sizes."""
+    listing = [[os.path.abspath(path), path.stat().st_size] for path in paths]
+    return hashlib.sha256(json.dumps([listing, REVERBERANCE, ROOM_SIZE]).encode()).hexdigest()[:16]
+
+
+def _write(paths: Sequence[Path], folder: Path, jobs: int, progress: Progress) -> list[int]:
+    """Prepare recordings into a folder; gives the length of each that could be used."""
+    lengths = []
+    with (
+        open(folder / "dry.s16", "wb") as dry_file,
+        open(folder / "wet.s16", "wb") as wet_file,
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
+    ):
+        for number, (dry, wet, note) in enumerate(pool.map(_prepared, paths), start=1):
+            progress(number, len(paths), note)
+            if len(dry):
+                dry_file.write(dry.tobytes())
+                wet_file.write(wet.tobytes())
+                lengths.append(len(dry))
+    return lengths
+
+
 @dataclass(frozen=True)
 class Recordings:
     """Recordings, dry and reverberant, one after the other in two files.
@@ -107,38 +135,27 @@ class Recordings:
         ModelError
             If there is nothing to train on.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        listing = [[str(path), path.stat().st_size] for path in paths]
-        key = hashlib.sha256(json.dumps([listing, REVERBERANCE, ROOM_SIZE]).encode()).hexdigest()
-        about = folder / "recordings.json"
-        if not about.exists() or json.loads(about.read_text())["key"] != key:
-            about.unlink(missing_ok=True)
-            lengths = []
-            with (
-                open(folder / "dry.s16", "wb") as dry_file,
-                open(folder / "wet.s16", "wb") as wet_file,
-                ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
-            ):
-                for number, (dry, wet, note) in enumerate(pool.map(_prepared, paths), start=1):
-                    progress(number, len(paths), note)
-                    if len(dry):
-                        dry_file.write(dry.tobytes())
-                        wet_file.write(wet.tobytes())
-                        lengths.append(len(dry))
-            if len(lengths) < 2:
-                raise ModelError("one recording is too little to train on: give more files")
-            with atomic_write(about) as file:
-                file.write(json.dumps({"key": key, "lengths": lengths}).encode())
-        lengths = json.loads(about.read_text())["lengths"]
-        dry, wet = (np.memmap(folder / name, np.int16, "r") for name in ("dry.s16", "wet.s16"))
+        done = folder / key_of(paths)
+        if not done.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
+                lengths = _write(paths, Path(part), jobs, progress)
+                if len(lengths) < 2:
+                    raise ModelError("one recording is too little to train on: give more files")
+                (Path(part) / "lengths.json").write_text(json.dumps(lengths))
+                with suppress(OSError):  # another training has prepared the same meanwhile
+                    os.rename(part, done)
+                    os.mkdir(part)
+        lengths = json.loads((done / "lengths.json").read_text())
+        dry, wet = (np.memmap(done / name, np.int16, "r") for name in ("dry.s16", "wet.s16"))
         return cls(dry, wet, np.concatenate([[0], np.cumsum(lengths)]))
 
     def places(self, held_out: bool) -> NDArray[np.int64]:
         """Samples at which seconds with content begin that leave room for a twin, (k,)."""
         step, margin = round(GRID_S * SAMPLE_RATE), round((OFFSET_S + GRID_S) * SAMPLE_RATE)
-        found = []
+        found, every = [], min(HELD_OUT, len(self.starts) - 1)
         for k, (a, b) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
-            if (k % HELD_OUT == HELD_OUT - 1 or (held_out and len(self.starts) <= HELD_OUT)) != held_out:
+            if (k % every == every - 1) != held_out:
                 continue
             at = np.arange(a + margin, b - WINDOW - margin, step)
             power = np.add.reduceat(np.square(self.dry[a:b].astype(np.float32)), np.arange(0, b - a, step))

@@ -84,7 +84,7 @@ def network(shape: Shape) -> keras.Model:
     kind = shape.encoder
     if kind.startswith("attention-") or kind == "resnet":
         x = Attention(name="attention")(x)
-    x = _ENCODERS[kind.removeprefix("attention-")](x, shape)
+    x = BODIES[kind.removeprefix("attention-")](x, shape)
     if shape.projection == "divided":
         if x.shape[-1] % shape.values:
             x = keras.layers.Dense(shape.divisible(x.shape[-1]), name="fit")(x)
@@ -194,12 +194,13 @@ def _normalised(x: Any, channels: int, size: int, strides: int, activation: str 
     return keras.layers.Activation(activation)(x) if activation else x
 
 
-_ENCODERS: dict[str, Callable[[Any, Shape], Any]] = {
+BODIES: dict[str, Callable[[Any, Shape], Any]] = {
     "connected": _connected,
     "cnn": _cnn,
     "lstm": _lstm,
     "resnet": _resnet,
 }
+"""What makes a vector of a window (n, bands, frames), its attention apart."""
 
 
 def macs(model: keras.Model) -> int:

@@ -1,15 +1,17 @@
 """Training of an encoder, and the folder that keeps it.
 
 A folder holds ``network.json`` (what the network is and how it was trained) and ``network.weights.h5``; while it is
-trained, also ``work``: the prepared audio, and the state after each epoch, from which the same command goes on.
+trained, also ``work``: the state after each epoch, from which the same command goes on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +22,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from baselines.encoders import ENCODERS, NETWORK, WEIGHTS
-from baselines.encoders.batches import Pairs, Progress, Recordings
+from baselines.encoders.batches import Pairs, Progress, Recordings, key_of
 from baselines.encoders.networks import Shape, macs, network
 from samaf.atomic import atomic_write
 from samaf.errors import ModelError, shown
+from samaf.model.checkpoints import Checkpoints
 from samaf.model.fit import WarmUpThenCosine
 from samaf.model.losses import hash_loss_contrast
 
@@ -88,9 +91,9 @@ class Source(Protocol):
 class Batches(keras.utils.PyDataset):
     """Batches for `fit`; batch i of epoch e is the same in every run."""
 
-    def __init__(self, source: Source, pairs: int, seed: int) -> None:
+    def __init__(self, source: Source, pairs: int, seed: int, epoch: int) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=3)
-        self.source, self.pairs, self.seed, self.epoch = source, pairs, seed, 0
+        self.source, self.pairs, self.seed, self.epoch = source, pairs, seed, epoch
 
     def __len__(self) -> int:
         return EPOCH_STEPS
@@ -98,6 +101,10 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Float32, Float32]:
         windows = self.source.draw(self.pairs, np.random.default_rng([self.seed, self.epoch, index]))
         return windows, np.zeros(len(windows), np.float32)
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's batches."""
+        self.epoch += 1
 
 
 class HeldOut(keras.callbacks.Callback):
@@ -121,7 +128,7 @@ def train(
     shape: Shape,
     recipe: Recipe,
     *,
-    audio: Path | None = None,
+    audio: Path,
     seed: int = 0,
     jobs: int = 1,
     progress: Progress = lambda done, total, note: None,
@@ -132,18 +139,19 @@ def train(
     Parameters
     ----------
     audio
-        Where prepared audio is kept, for several networks to share; by default in the folder's ``work``.
+        Where prepared audio is kept, for several networks to share.
     progress, epoch_done
         Called with (files prepared, files, note), and with (epoch, epochs, measures).
 
     Raises
     ------
     ModelError
-        If there is nothing to train on.
+        If there is nothing to train on, or the folder holds another training.
     """
-    recordings = Recordings.prepare(paths, audio or folder / "work", jobs=jobs, progress=progress)
+    recordings = Recordings.prepare(paths, audio, jobs=jobs, progress=progress)
     sources = Pairs(recordings), Pairs(recordings, held_out=True)
-    return fit(sources, folder, shape, recipe, seed=seed, epoch_done=epoch_done)
+    about = about_of(shape, recipe, seed, key_of(paths))
+    return fit(sources, folder, shape, recipe, about, seed=seed, epoch_done=epoch_done)
 
 
 def fit(
@@ -151,16 +159,49 @@ def fit(
     folder: Path,
     shape: Shape,
     recipe: Recipe,
+    about: dict[str, Any],
     *,
     seed: int = 0,
     epoch_done: EpochDone = lambda epoch, epochs, logs: None,
 ) -> keras.Model:
-    """Train a network on batches of one source, measured on another; goes on where an earlier call was stopped."""
+    """Train a network on batches of one source, measured on another; goes on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    about
+        What tells this training from others, see :func:`about_of`.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds another training, or is in use.
+    """
     keras.utils.set_random_seed(seed)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    about = _about(shape, recipe, seed)
-    _begin(work, about)
+    with _alone(work):
+        kept = Checkpoints(work, about)
+        begun = kept.last()
+        if begun is not None and {**begun, "history": None} != {**about, "history": None}:
+            raise ModelError(
+                f"{shown(work)}: holds an unfinished training with other settings or audio; finish that one, or remove "
+                "the folder"
+            )
+        model = _fitted(sources, kept, shape, recipe, seed, epoch_done)
+        save(model, shape, folder, {**about, "history": kept.history})
+        shutil.rmtree(work, ignore_errors=True)
+    return model
+
+
+def _fitted(
+    sources: tuple[Source, Source],
+    kept: Checkpoints,
+    shape: Shape,
+    recipe: Recipe,
+    seed: int,
+    epoch_done: EpochDone,
+) -> keras.Model:
+    """The network after all epochs."""
     model = network(shape)
     epochs = max(1, round(recipe.steps / EPOCH_STEPS))
     total = epochs * EPOCH_STEPS
@@ -168,74 +209,60 @@ def fit(
     model.compile(
         optimizer=keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM), loss=_loss, jit_compile=False
     )
-    history: list[dict[str, float]] = _history(work)
-    batches = Batches(sources[0], recipe.pairs, seed)
-
-    def begin(epoch: int, logs: dict[str, float] | None) -> None:
-        batches.epoch = epoch
-
-    def note(epoch: int, logs: dict[str, float] | None) -> None:
-        history[epoch:] = [{name: float(value) for name, value in (logs or {}).items()}]
-        with atomic_write(work / "history.json") as file:
-            file.write(json.dumps(history).encode())
+    model.optimizer.build(model.trainable_variables)  # or a checkpoint's optimizer state would be passed over
+    first = kept.restore(model)
 
     def report(epoch: int, logs: dict[str, float] | None) -> None:
-        epoch_done(epoch + 1, epochs, history[epoch])
+        measures = kept.note(epoch + 1, logs)
+        kept.save(model)
+        epoch_done(epoch + 1, epochs, measures)  # who hears of an epoch may stop after it
 
     model.fit(
-        batches,
+        Batches(sources[0], recipe.pairs, seed, first),
         epochs=epochs,
+        initial_epoch=first,
         verbose=0,
         shuffle=False,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=begin),
-            HeldOut(sources[1]),
-            keras.callbacks.LambdaCallback(on_epoch_end=note),
-            keras.callbacks.BackupAndRestore(work / "state", double_checkpoint=True, delete_checkpoint=False),
-            keras.callbacks.LambdaCallback(on_epoch_end=report),  # who hears of an epoch may stop after it
-        ],
+        callbacks=[HeldOut(sources[1]), keras.callbacks.LambdaCallback(on_epoch_end=report)],
     )
-    save(model, shape, folder, {**about, "history": history})
-    shutil.rmtree(work, ignore_errors=True)
     return model
 
 
-def is_trained(folder: Path, shape: Shape, recipe: Recipe, seed: int) -> bool:
-    """Whether a folder keeps this network, trained so."""
-    try:
-        training = json.loads((folder / NETWORK).read_text())["training"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return {**training, "history": None} == {**_about(shape, recipe, seed), "history": None}
-
-
-def _about(shape: Shape, recipe: Recipe, seed: int) -> dict[str, Any]:
+def about_of(shape: Shape, recipe: Recipe, seed: int, data: str) -> dict[str, Any]:
+    """What tells a training from others; `data` tells its recordings, see :func:`baselines.encoders.batches.key_of`."""
     return {
         **shape.to_json(),
         "pairs": recipe.pairs,
         "rate": recipe.rate,
         "steps": recipe.steps,
         "seed": seed,
+        "data": data,
     }
+
+
+def training_of(folder: Path) -> dict[str, Any] | None:
+    """How the network that a folder keeps was trained, as :func:`about_of` tells it; None if there is none."""
+    try:
+        training = dict(json.loads((folder / NETWORK).read_text())["training"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    training.pop("history", None)
+    return training
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keep a second training out of a work folder."""
+    with open(work / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ModelError(f"{shown(work)}: another training is at work here; wait for it") from None
+        yield
 
 
 def _loss(_: Any, embeddings: Any) -> Any:
     return hash_loss_contrast(embeddings, TEMPERATURE)
-
-
-def _begin(work: Path, about: dict[str, Any]) -> None:
-    """Forget the state of a training that was another one."""
-    file = work / "recipe.json"
-    if not file.exists() or json.loads(file.read_text()) != about:
-        shutil.rmtree(work / "state", ignore_errors=True)
-        (work / "history.json").unlink(missing_ok=True)
-        with atomic_write(file) as out:
-            out.write(json.dumps(about).encode())
-
-
-def _history(work: Path) -> list[dict[str, float]]:
-    file = work / "history.json"
-    return list(json.loads(file.read_text())) if file.exists() else []
 
 
 def save(model: keras.Model, shape: Shape, folder: Path, training: dict[str, Any]) -> None:

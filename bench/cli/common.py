@@ -57,6 +57,8 @@ def entries_of(args: argparse.Namespace) -> list[Entry]:
     """Samaf at each hash length, then the other systems."""
     from bench.protocol import entry
 
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")  # systems are compared on one core each
     entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
     for name in dict.fromkeys(args.baseline):
         of_networks = networks_of(args) if name in NETWORKS else [{}]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.encoders import ENCODERS, PROJECTIONS
-from bench.cli.common import Bars, add_seed, list_of, names_of, say
+from bench.cli.common import Bars, add_seed, list_of, names_of, networks_of, say
 from bench.cli.run import RESULTS
 from bench.cli.train import OutOfTimeError, add_training, train_missing
 from samaf.cli.common import DONE, FAILED, count, positive
@@ -76,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(
             "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
         )
-    from bench.corpus import TRACK_KINDS, read_recordings
-    from bench.kaist import Material, Protocol, tables
+    from bench.corpus import TRACK_KINDS, CorpusError, read_recordings
+    from bench.kaist import PIECE_S, PIECES, Material, Protocol, tables
 
     deadline = time.monotonic() + 60.0 * args.minutes
     everything = read_recordings(args.manifest, kinds=TRACK_KINDS, skipped=say)
@@ -90,9 +89,10 @@ def run(args: argparse.Namespace) -> int:
         for split, kind in ((args.own, "music"), (args.other, "music"), (args.own, "speech"))
         if (found := of(split, kind))
     ]
+    if not materials or not materials[0].name.endswith(f"-{args.own}"):
+        raise CorpusError(f"{args.manifest}: has no music in the split {args.own}; name another with --own")
     out = args.out or RESULTS / "reproduce-contrastive"
     wanted = _networks(args)
-    results = {}
     with Bars() as bars:
         protocol = Protocol(
             materials,
@@ -104,14 +104,18 @@ def run(args: argparse.Namespace) -> int:
         )
         try:
             for parameters in wanted:
-                train_missing(args, parameters, deadline)
-                results[parameters] = protocol.results(parameters)
-                if time.monotonic() > deadline and parameters != wanted[-1]:
+                train_missing(args, parameters, deadline=deadline, any_recipe=True)
+                protocol.measure(parameters, lambda: time.monotonic() < deadline)
+                if time.monotonic() > deadline:
                     raise OutOfTimeError
         except OutOfTimeError:
             say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+    # whatever was measured before stands in the tables too
+    every = dict.fromkeys([*wanted, *_networks(args, everything=True)])
+    results = {parameters: hits for parameters in every if (hits := protocol.known(parameters)) is not None}
+    asked = ", ".join(f"{n} of {name}" for name, n in protocol.asked.items())
     sizes = {
-        "pieces": "100 recordings of 30 s",
+        "pieces": f"{PIECES} recordings of {PIECE_S:g} s, of which are asked for: {asked}",
         "whole": f"the whole library, {len(protocol.library)} recordings",
     }
     lines = []
@@ -121,17 +125,19 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "tables.md").write_text(text, encoding="utf-8")
     print(text)
-    return DONE if len(results) == len(wanted) else FAILED
+    return DONE if all(parameters in results for parameters in wanted) else FAILED
 
 
-def _networks(args: argparse.Namespace) -> Sequence[ContrastiveParameters]:
+def _networks(args: argparse.Namespace, *, everything: bool = False) -> list[ContrastiveParameters]:
+    """Those that the options name, or all that the report's tables have place for."""
     from baselines.contrastive import ContrastiveParameters
 
-    where = {"weights": str(args.weights.resolve())} if args.weights else {}
-    found = [
-        ContrastiveParameters(encoder, values, projection, **where)
-        for projection in (PROJECTIONS if args.full else PROJECTIONS[:1])
-        for values in dict.fromkeys([*args.values, 128] if args.full else args.values)
-        for encoder in args.encoder
-    ]
-    return found
+    if everything:
+        args = argparse.Namespace(
+            weights=args.weights, encoder=ENCODERS, values=[64, 128], projection=PROJECTIONS
+        )
+    else:
+        args.values = list(dict.fromkeys([*args.values, 128])) if args.full else args.values
+        args.projection = PROJECTIONS if args.full else PROJECTIONS[:1]
+    found = [ContrastiveParameters(**options) for options in networks_of(args)]
+    return sorted(found, key=lambda one: (one.projection != PROJECTIONS[0], one.values))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.common import NETWORKS, add_networks, names, networks_of, say, seed
-from samaf.cli.common import DONE, add_json, count, counted, plain, print_json, progress_bar
-from samaf.errors import ModelError
+from samaf.cli.common import DONE, add_json, count, counted, print_json, progress_bar
+from samaf.errors import ModelError, shown
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
     from baselines.signs import SignsParameters
 
-TRACK_KINDS = ("music", "speech")
 PRESETS = ("small", "full")
 
 _EXAMPLES = """\
@@ -62,22 +62,42 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(
             "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
         )
-    from baselines.contrastive import ContrastiveParameters
     from baselines.signs import SignsParameters
 
-    for options in networks_of(args):
-        train_missing(args, ContrastiveParameters(**options), None)
-        if args.system == "signs":
-            calibrate(args, SignsParameters(**options))
+    wanted = [SignsParameters(**options) for options in networks_of(args)]
+    to_calibrate = _calibration(args, wanted) if args.system == "signs" else None
+    for parameters in wanted:
+        train_missing(args, parameters)
+        if to_calibrate:
+            calibrate(args, parameters, to_calibrate)
     return DONE
 
 
-def calibrate(args: argparse.Namespace, parameters: SignsParameters) -> None:
-    """Calibrate the signs of a network on a split that it was not trained on."""
-    from baselines import signs
-    from bench.corpus import read_rows
-    from samaf.model.augment import Sources
+@dataclass(frozen=True)
+class Calibration:
+    """The recordings that signs are calibrated on.
 
+    Attributes
+    ----------
+    held_out
+        By kind.
+    library, noise, rooms
+        Of the split that networks are trained on.
+    """
+
+    held_out: list[list[Path]]
+    library: list[Path]
+    noise: list[Path]
+    rooms: list[Path]
+
+
+def _calibration(args: argparse.Namespace, wanted: Sequence[SignsParameters]) -> Calibration:
+    """What the options name; refused before anything is trained, if it will not do."""
+    from baselines.signs import check_bits
+    from bench.corpus import TRACK_KINDS, CorpusError, read_rows
+
+    for parameters in wanted:
+        check_bits(parameters)
     if not args.manifest:
         raise ModelError(
             "signs are calibrated on recordings that no network was trained on; give a --manifest"
@@ -92,18 +112,32 @@ def calibrate(args: argparse.Namespace, parameters: SignsParameters) -> None:
         ]
 
     held_out = [found for kind in TRACK_KINDS if (found := of(args.calibrate_on, kind))]
+    if not held_out or args.calibrate_on == args.split:
+        raise CorpusError(
+            f"{args.manifest}: no tracks to calibrate on in another split; name one with --calibrate-on"
+        )
+    return Calibration(held_out, of(args.split, *TRACK_KINDS), of(args.split, "noise"), of(args.split, "ir"))
+
+
+def calibrate(args: argparse.Namespace, parameters: SignsParameters, on: Calibration) -> None:
+    """Calibrate the signs of a network, unless that is done."""
+    from baselines import signs
+    from samaf.model.augment import Sources
+
+    place = parameters.folder / signs.CALIBRATION
+    if signs.is_calibrated(parameters):
+        say(f"{place}: is there")
+        return
     with progress_bar("calibrating") as bar:
         signs.calibrate(
             parameters,
-            held_out,
-            of(args.split, *TRACK_KINDS),
-            sources=Sources(
-                of(args.split, "noise"), of(args.split, "ir"), [path for some in held_out for path in some]
-            ),
+            on.held_out,
+            on.library,
+            sources=Sources(on.noise, on.rooms, [path for some in on.held_out for path in some]),
             queries=args.queries,
             progress=counted(bar),
         )
-    say(f"wrote {plain(str(parameters.folder / signs.CALIBRATION))}")
+    say(f"wrote {place}")
 
 
 class OutOfTimeError(Exception):
@@ -137,12 +171,25 @@ def add_training(parser: argparse.ArgumentParser, *, needs_manifest: bool = Fals
 
 
 def train_missing(
-    args: argparse.Namespace, parameters: ContrastiveParameters, deadline: float | None
+    args: argparse.Namespace,
+    parameters: ContrastiveParameters,
+    *,
+    deadline: float | None = None,
+    any_recipe: bool = False,
 ) -> None:
-    """Train a network, unless it is there, trained as the options say.
+    """Train a network, unless it is there.
+
+    Parameters
+    ----------
+    deadline
+        On the clock of :func:`time.monotonic`.
+    any_recipe
+        A network that was trained on the same recordings in another way will do.
 
     Raises
     ------
+    ModelError
+        If a network is there that was trained otherwise.
     OutOfTimeError
         If the deadline passes; what is done is kept.
     """
@@ -150,38 +197,55 @@ def train_missing(
 
     with quiet():
         import baselines.encoders.training as training
+    from baselines.encoders.batches import key_of
     from samaf.settings import processors
 
+    folder, paths = parameters.folder, recordings_of(args)
     shape, recipe = training.preset(args.preset, parameters.encoder, parameters.values, parameters.projection)
     if args.steps:
         recipe = replace(recipe, steps=args.steps)
-    if training.is_trained(parameters.folder, shape, recipe, args.training_seed):
-        say(f"{plain(str(parameters.folder))}: is there, trained so")
+    wanted, there = (
+        training.about_of(shape, recipe, args.training_seed, key_of(paths)),
+        training.training_of(folder),
+    )
+    if there == wanted:
+        say(f"{folder}: is there, trained so")
         return
+    if there is not None and there.get("data") != wanted["data"]:
+        raise ModelError(
+            f"{shown(folder)}: was trained on other audio; name another folder with --weights, or remove it"
+        )
+    if there is not None and any_recipe:
+        say(f"{folder}: is there, trained in {there.get('steps')} steps")
+        return
+    if there is not None:
+        raise ModelError(
+            f"{shown(folder)}: was trained otherwise; name another folder with --weights, or remove it"
+        )
     start = time.monotonic()
     label = f"{parameters.encoder}, {parameters.values} values"
     with progress_bar("preparing") as bar:
 
         def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
             if getattr(args, "json", False):
-                print_json({"network": label, "epoch": epoch, "epochs": epochs, **measures})
-            told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
+                print_json({"network": label, "epochs": epochs, **measures})
+            told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items() if name != "epoch")
             say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")
             if deadline and time.monotonic() > deadline and epoch < epochs:
                 raise OutOfTimeError
 
         training.train(
-            recordings_of(args),
-            parameters.folder,
+            paths,
+            folder,
             shape,
             recipe,
-            audio=parameters.folder.parent / "audio",
+            audio=folder.parent / "audio",
             seed=args.training_seed,
             jobs=processors(),
             progress=counted(bar),
             epoch_done=epoch_done,
         )
-    say(f"wrote {plain(str(parameters.folder))}")
+    say(f"wrote {folder}")
 
 
 def recordings_of(args: argparse.Namespace) -> list[Path]:

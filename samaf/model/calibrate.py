@@ -45,6 +45,7 @@ from samaf.resemblance import LEAST_SCORE, Judgement, Resemblance
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S, processors
 from samaf.stretch import agreement
+from samaf.verdict import CalibratedModel
 from samaf.weights import Weights
 
 HOPS_S = (0.5, 1.0)
@@ -94,14 +95,6 @@ class Encodes(Protocol):
     def encode_query(self, audio: Float32) -> Fingerprint:
         """Of a clip."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """A model's calibration so far, for the search."""
-
-    model_id: str
-    calibration: dict[str, NDArray]
 
 
 def calibrate(
@@ -187,7 +180,7 @@ def calibration_of(
             told[-1, -1] += np.log(SOUNDS)
             known[f"kinds_{bits}"] = told
         known |= {"hops": np.array(HOPS_S), "tail_seconds": KNOTS_S}
-        begin = _Known(encoder.model_id, known | _flat(lengths, len(kinds)))
+        begin = CalibratedModel(encoder.model_id, known | _flat(lengths, len(kinds)))
         found = _searched_all(begin, lengths, recordings, drawn, copies or {}, pool, steps)
     lengths_s = [clip.length_s for clip in drawn]
     for bits in lengths:
@@ -412,7 +405,7 @@ def _of_tracks(found: Sequence[Resemblance]) -> OfTracks:
 
 
 def _searched_all(
-    model: _Known,
+    model: CalibratedModel,
     lengths: Sequence[int],
     recordings: Sequence[_Recording],
     drawn: Sequence[_Unknown],

@@ -146,6 +146,8 @@ class Corpus:
         Which file a chunk comes from.
     paths, noises, rooms : list of Path
         What was rendered, and the recordings that spoilt it.
+    key : str
+        Digest of the audio, the distortions and the seed that it was rendered with.
     n_frames : int (chunks,)
         Frames of its clean rendering that are audio.
     noise : float16 (n, values)
@@ -155,6 +157,7 @@ class Corpus:
     def __init__(self, folder: Path, preset: Preset) -> None:
         self.preset = preset
         meta = json.loads((folder / "corpus.json").read_text())
+        self.key = str(meta["key"])
         shape = tuple(meta["shape"])
         self.frames = np.memmap(folder / "frames.f16", np.float16, "r", shape=shape)
         arrays = np.load(folder / "chunks.npz")

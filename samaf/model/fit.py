@@ -6,7 +6,6 @@ training goes on where its last epoch ended when the same command is given again
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from samaf.atomic import atomic_write
 from samaf.model.augment import Sources
+from samaf.model.checkpoints import Checkpoints
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
@@ -168,19 +168,58 @@ def train(
     paths = find_audio(data)
     sources = Sources(find_audio(noise or []), find_audio(rooms or []), paths)
     corpus = Corpus.render(paths, sources, preset, folder, seed=seed, jobs=jobs, progress=progress)
+
+    def keep(model: Autoencoder, history: list[dict[str, float]]) -> None:
+        export_weights(model, preset, folder / LATEST, training=history)
+
+    history = fit(Autoencoder(preset), corpus, folder, seed=seed, keep=keep, epoch_done=epoch_done)
+    export_checkpoint(folder, out)
+    if can_draw():
+        plot_history(history, out.with_suffix(".png"))
+    return out
+
+
+def fit(
+    model: Autoencoder,
+    corpus: Corpus,
+    folder: Path,
+    *,
+    seed: int = 0,
+    keep: Callable[[Autoencoder, list[dict[str, float]]], None] = lambda model, history: None,
+    epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
+) -> list[dict[str, float]]:
+    """Train a model on a rendered corpus, or go on where an earlier call with the same folder was stopped.
+
+    Parameters
+    ----------
+    folder
+        Where the state after each epoch is kept.
+    keep
+        Called with the model and the measures of all epochs before the state after each is kept.
+    epoch_done
+        Called with (epoch, epochs, measures) after it.
+
+    Returns
+    -------
+    list of dict
+        The measures of each epoch.
+    """
+    preset = model.preset
     training, held_out = corpus.split(seed)
     epochs = max(1, round(preset.steps / STEPS_PER_EPOCH))
     total = epochs * STEPS_PER_EPOCH
-    model = Autoencoder(preset)
     model.build(None)
     schedule = WarmUpThenCosine(preset.learning_rate, max(1, int(preset.warm_up * total)), total)
     model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), jit_compile=False)
     model.optimizer.build(model.trainable_variables)  # or a checkpoint's optimizer state would be passed over
-    state = _State(folder, preset, seed)
-    first = state.restore(model)
+    about = {"preset": preset.to_json(), "seed": seed, "corpus": corpus.key}
+    kept = Checkpoints(folder, about)
+    first = kept.restore(model) if _same(kept.last(), about) else 0
 
     def report(epoch: int, logs: dict[str, float] | None) -> None:
-        state.save(model, epoch + 1, logs or {})
+        kept.note(epoch + 1, logs)
+        keep(model, kept.history)
+        kept.save(model)
         epoch_done(epoch + 1, epochs, logs or {})
 
     twins = Twins(corpus, training)
@@ -196,60 +235,14 @@ def train(
             keras.callbacks.LambdaCallback(on_epoch_end=report),
         ],
     )
-    export_checkpoint(folder, out)
-    if can_draw():
-        plot_history(state.history, out.with_suffix(".png"))
-    return out
+    return kept.history
 
 
-class _State:
-    """What a work folder keeps of a training: checkpoint, preset and log; replaced as a whole each epoch."""
-
-    def __init__(self, folder: Path, preset: Preset, seed: int) -> None:
-        self.folder, self.preset, self.seed = folder, preset, seed
-        self.history: list[dict[str, float]] = []
-
-    def _checkpoint(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:04d}.weights.h5"
-
-    def _corpus_key(self) -> str:
-        """Digest of the audio, the distortions and the seed that the frames were rendered with."""
-        return str(json.loads((self.folder / "corpus.json").read_text())["key"])
-
-    def restore(self, model: Autoencoder) -> int:
-        """Load the last checkpoint of a training with the same preset; return the number of epochs done."""
-        path = self.folder / "state.json"
-        if not path.exists():
-            return 0
-        state = json.loads(path.read_text())
-        checkpoint = self._checkpoint(len(state["history"]))
-        same = {**state["preset"], "steps": 0} == {**self.preset.to_json(), "steps": 0}  # steps may change
-        same = same and state.get("corpus") == self._corpus_key()
-        if not same or not checkpoint.exists():
-            return 0
-        model.load_weights(checkpoint)
-        self.history = state["history"]
-        return len(self.history)
-
-    def save(self, model: Autoencoder, epoch: int, logs: dict[str, float]) -> None:
-        """Keep this epoch; a kill at any moment leaves this one or the one before."""
-        self.history = [
-            *self.history[: epoch - 1],
-            {"epoch": epoch, **{k: float(v) for k, v in logs.items()}},
-        ]
-        model.save_weights(self._checkpoint(epoch), overwrite=True)
-        export_weights(model, self.preset, self.folder / LATEST, training=self.history)
-        state = {
-            "preset": self.preset.to_json(),
-            "seed": self.seed,
-            "corpus": self._corpus_key(),
-            "history": self.history,
-        }
-        with atomic_write(self.folder / "state.json") as file:
-            file.write(json.dumps(state).encode())
-        for old in self.folder.glob("epoch-*.weights.h5"):
-            if old != self._checkpoint(epoch):
-                old.unlink()
+def _same(state: dict[str, Any] | None, about: dict[str, Any]) -> bool:
+    """Whether a state is of this training; the number of steps may change."""
+    if state is None or state.get("corpus") != about["corpus"]:
+        return False
+    return bool({**state["preset"], "steps": 0} == {**about["preset"], "steps": 0})
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:

@@ -21,12 +21,19 @@ class Autoencoder(keras.Model):
 
     Called with windows (2 n, steps, inputs), twins n apart; returns codes (2 n, bits) and reconstructions of the
     windows' shape. Trained by ``fit`` on ``(windows, clean windows)`` batches.
+
+    Parameters
+    ----------
+    preset
+        Its sizes and losses.
+    encoder
+        Windows (n, steps, inputs) to vectors (n, any), in place of the preset's LSTM: for comparisons.
     """
 
-    def __init__(self, preset: Preset, **options: Any) -> None:
+    def __init__(self, preset: Preset, encoder: keras.layers.Layer | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.preset = preset
-        self.encoder = keras.layers.LSTM(preset.units, name="encoder")
+        self.encoder = encoder or keras.layers.LSTM(preset.units, name="encoder")
         self.code = keras.layers.Dense(preset.bits[-1], name="code")
         self.decoder = keras.layers.LSTM(preset.decoder_units, return_sequences=True, name="decoder")
         self.frames = keras.layers.Dense(preset.n_inputs, name="frames")
@@ -38,7 +45,7 @@ class Autoencoder(keras.Model):
         """Create all weights."""
         windows = (None, self.preset.n_steps, self.preset.n_inputs)
         self.encoder.build(windows)
-        self.code.build((None, self.preset.units))
+        self.code.build(self.encoder.compute_output_shape(windows))
         self.decoder.build((None, self.preset.n_steps, self.preset.bits[-1]))
         self.frames.build((None, self.preset.n_steps, self.preset.decoder_units))
         self.built = True
