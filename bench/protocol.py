@@ -114,13 +114,10 @@ def entry(name: str, **options: Any) -> Entry:
     kind.check(parameters)
     key, label = [name], [name]
     for option, value in options.items():
-        text = (
-            Path(value).stem
-            if option in ("model", "weights")
-            else str(value)
-            if isinstance(value, str)
-            else f"{value:g}"
-        )
+        if option == "weights":  # where a network lies makes no other system of it
+            continue
+        text = value if isinstance(value, str) else f"{value:g}"
+        text = Path(text).stem if option == "model" else text
         key.append(re.sub(r"[^\w.-]", "_", text))
         label.append(
             {

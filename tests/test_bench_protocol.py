@@ -318,3 +318,14 @@ def test_help_imports_nothing_heavy():
 
 def test_names_are_read_with_commas():
     assert names("a, b,,c") == ("a", "b", "c")
+
+
+def test_where_a_network_lies_makes_no_other_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    from baselines.contrastive import Contrastive
+
+    monkeypatch.setattr(Contrastive, "check", lambda parameters: None)
+    monkeypatch.setattr("baselines.contrastive.ContrastiveParameters.network", "ab" * 32)
+    found = protocol.entry("contrastive", encoder="lstm", values=128, projection="divided", weights="/n")
+    assert found.system.key == "contrastive-lstm-128-divided"
+    assert found.system.label == "contrastive, lstm, 128 values, divided projection"
+    assert found.system.parameters["network"] == "ab" * 32
