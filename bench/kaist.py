@@ -301,6 +301,7 @@ class Protocol:
         embed = embedding_of(parameters)
         what = f"{parameters.encoder}, {parameters.values} values"
         libraries: dict[str, tuple[Vectors, dict[str, int]]] = {}
+        clips: dict[tuple[str, str, int], Float32] = {}
         for number, trial in enumerate(wanted):
             if not go_on():
                 return
@@ -308,10 +309,11 @@ class Protocol:
             name = trial.material if trial.library == "pieces" else "whole"
             if name not in libraries:
                 libraries[name] = self._library(name, embed, what)
-            questions = self.questions(trial)
-            rows = np.lib.stride_tricks.sliding_window_view(questions.samples, WINDOW, axis=1)[:, ::HOP]
-            clips = embed.of_windows(rows.reshape(-1, WINDOW)).reshape(*rows.shape[:2], -1)
-            hits = self._hits(trial, questions, clips, *libraries[name])
+            questions, asked = self.questions(trial), (trial.material, trial.level, trial.length_s)
+            if asked not in clips:
+                rows = np.lib.stride_tricks.sliding_window_view(questions.samples, WINDOW, axis=1)[:, ::HOP]
+                clips[asked] = embed.of_windows(rows.reshape(-1, WINDOW)).reshape(*rows.shape[:2], -1)
+            hits = self._hits(trial, questions, clips[asked], *libraries[name])
             done[trial.key] = [hits.n, hits.exact, hits.near, hits.correct]
             with atomic_write(self._file(parameters)) as out:
                 out.write(json.dumps(done).encode())
