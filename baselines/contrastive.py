@@ -84,7 +84,18 @@ def default_root() -> Path:
     return cache / "networks"
 
 
-class Contrastive(Baseline):
+class NetworkBaseline(Baseline):
+    """A system that hears through a trained network, at 8 kHz."""
+
+    sample_rate: ClassVar[int] = SAMPLE_RATE
+
+    @classmethod
+    def identity(cls, parameters: ContrastiveParameters) -> dict[str, Any]:
+        """With the network itself: trained anew, it is another system."""
+        return {**super().identity(parameters), "network": parameters.network}
+
+
+class Contrastive(NetworkBaseline):
     """A trained encoder, and its vectors in a flat FAISS index.
 
     The score is the mean inner product of the aligned vectors. The report has no threshold: whatever is nearest is
@@ -97,7 +108,6 @@ class Contrastive(Baseline):
     """
 
     name: ClassVar[str] = "contrastive"
-    sample_rate: ClassVar[int] = SAMPLE_RATE
     Parameters: ClassVar[type] = ContrastiveParameters
     parameters: ContrastiveParameters
 
@@ -105,11 +115,6 @@ class Contrastive(Baseline):
         super().__init__(parameters)
         self._embed, self._network = embedding_of(self.parameters), self.parameters.network
         self._vectors = Vectors(self.parameters.values)
-
-    @classmethod
-    def identity(cls, parameters: ContrastiveParameters) -> dict[str, Any]:
-        """With the network itself: trained anew, it is another system."""
-        return {**super().identity(parameters), "network": parameters.network}
 
     @classmethod
     def check(cls, parameters: ContrastiveParameters) -> None:

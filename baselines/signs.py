@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Float32, Match, Tables
-from baselines.contrastive import Contrastive, ContrastiveParameters, Embedding, embedding_of
+from baselines.base import Float32, Match, Tables
+from baselines.contrastive import Contrastive, ContrastiveParameters, Embedding, NetworkBaseline, embedding_of
 from baselines.encoders import NETWORK
-from baselines.encoders.features import SAMPLE_RATE, WINDOW
+from baselines.encoders.features import SAMPLE_RATE, WINDOW, at_8_khz
 from samaf import settings
 from samaf.atomic import atomic_write
-from samaf.audio import SAMPLE_RATE as READ_RATE
 from samaf.audio import read_audio
 from samaf.errors import AudioError, ModelError, shown
 from samaf.fingerprint import Fingerprint, confidence_of, mark_rows
@@ -73,11 +71,11 @@ class SignEncoder:
 
     def encode(self, audio: str | Path | Any, *, hop_s: float) -> Fingerprint:
         """Fingerprint of a recording: a file."""
-        return self.of_samples(soxr.resample(read_audio(audio), READ_RATE, SAMPLE_RATE), hop_s, query=False)
+        return self.of_samples(at_8_khz(read_audio(audio)), hop_s, query=False)
 
     def encode_query(self, audio: Float32) -> Fingerprint:
         """Fingerprint, with confidence, of a clip: samples at 16 kHz."""
-        return self.of_samples(soxr.resample(audio, READ_RATE, SAMPLE_RATE), QUERY_HOP_S, query=True)
+        return self.of_samples(at_8_khz(audio), QUERY_HOP_S, query=True)
 
     def of_samples(self, samples: Float32, hop_s: float, *, query: bool) -> Fingerprint:
         """The same of samples at 8 kHz.
@@ -146,7 +144,7 @@ def calibrate(
         np.savez(file, model_id=np.array(encoder.model_id), **found)
 
 
-class Signs(Baseline):
+class Signs(NetworkBaseline):
     """The engine's index, search and verdict, on signs of embeddings.
 
     Raises
@@ -156,7 +154,6 @@ class Signs(Baseline):
     """
 
     name: ClassVar[str] = "signs"
-    sample_rate: ClassVar[int] = SAMPLE_RATE
     Parameters: ClassVar[type] = SignsParameters
     parameters: SignsParameters
 
@@ -178,17 +175,9 @@ class Signs(Baseline):
         self._searcher: Searcher | None = None
 
     @classmethod
-    def identity(cls, parameters: SignsParameters) -> dict[str, Any]:
-        """With the network itself: trained anew, it is another system."""
-        return {**super().identity(parameters), "network": parameters.network}
-
-    @classmethod
     def check(cls, parameters: SignsParameters) -> None:
         """Refuse a network that was never trained or calibrated, or whose values make no hash."""
-        if parameters.values not in (64, 128, 256):
-            raise ModelError(
-                f"a hash has 64, 128 or 256 bits, not {parameters.values}; choose other --values"
-            )
+        check_bits(parameters)
         if not (parameters.folder / NETWORK).exists():
             Contrastive.check(parameters)
         if not (parameters.folder / CALIBRATION).exists():

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from baselines.encoders import ENCODERS
 from bench import clips
 from bench.clip_cache import ClipCache
 from bench.clips import Plan
-from bench.corpus import TRACK_KINDS, Corpus, read_manifest, read_rows
+from bench.corpus import TRACK_KINDS, Corpus, paths_of, read_manifest, read_rows
 from bench.metrics import Rate
 from bench.results import Query
 from samaf.atomic import atomic_write
@@ -254,13 +255,7 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
 
     rows = read_rows(args.manifest)
 
-    def of(split: str, *kinds: str) -> list[Path]:
-        return [
-            args.manifest.parent / row["path"]
-            for row in rows
-            if row["split"] == split and row["kind"] in kinds
-        ]
-
+    of = partial(paths_of, rows, args.manifest)
     preset = PRESETS["samaf"]
     lengths = [int(bits) for bits in args.bits.split(",")]
     training = of("train", *TRACK_KINDS)

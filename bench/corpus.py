@@ -357,6 +357,11 @@ def read_rows(manifest: Path) -> list[dict[str, str]]:
     return [rows[path] for path in sorted(rows)]
 
 
+def paths_of(rows: Iterable[Mapping[str, str]], manifest: Path, split: str, *kinds: str) -> list[Path]:
+    """The files of a split and some kinds that the lines of a manifest name, in their order."""
+    return [manifest.parent / row["path"] for row in rows if row["split"] == split and row["kind"] in kinds]
+
+
 def read_recordings(
     manifest: Path, *, kinds: Collection[str], skipped: Callable[[str], None]
 ) -> list[tuple[Recording, str]]:

@@ -22,18 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
 from baselines.encoders import WEIGHTS
-from baselines.encoders.features import HOP, HOP_S, SAMPLE_RATE, WINDOW
+from baselines.encoders.features import HOP, HOP_S, SAMPLE_RATE, WINDOW, at_8_khz
 from baselines.vectors import Vectors
 from bench.corpus import CorpusError, Recording
 from bench.effects import KAIST, fitted, kaist, rms
 from bench.metrics import wilson
 from samaf.atomic import atomic_write
-from samaf.audio import SAMPLE_RATE as READ_RATE
 from samaf.errors import AudioError
 
 PIECES, PIECE_S = 100, 30.0
@@ -117,11 +115,6 @@ class Questions:
     samples: Float32
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
-
-
-def at_8_khz(samples: Float32) -> Float32:
-    """Samples at 16 kHz brought to 8 kHz."""
-    return soxr.resample(samples, READ_RATE, SAMPLE_RATE).astype(np.float32)
 
 
 def pieces_of(material: Material, crowd: Sequence[Recording], rng: np.random.Generator) -> list[Piece]:
@@ -279,7 +272,7 @@ class Protocol:
         """What earlier calls found of a network; None if that is not all, or there is no such network."""
         if not (parameters.folder / WEIGHTS).exists():
             return None
-        done, wanted = self._done(parameters), trials(self.materials)
+        done, wanted = _done(self._file(parameters)), trials(self.materials)
         return (
             {trial: Hits(*done[trial.key]) for trial in wanted}
             if all(t.key in done for t in wanted)
@@ -294,7 +287,8 @@ class Protocol:
         ModelError
             If there is no such network.
         """
-        done = self._done(parameters)
+        file = self._file(parameters)
+        done = _done(file)
         wanted = [trial for trial in trials(self.materials) if trial.key not in done]
         if not wanted:
             return
@@ -315,16 +309,12 @@ class Protocol:
                 clips[asked] = embed.of_windows(rows.reshape(-1, WINDOW)).reshape(*rows.shape[:2], -1)
             hits = self._hits(trial, questions, clips[asked], *libraries[name])
             done[trial.key] = [hits.n, hits.exact, hits.near, hits.correct]
-            with atomic_write(self._file(parameters)) as out:
+            with atomic_write(file) as out:
                 out.write(json.dumps(done).encode())
         self.progress(f"{what}: trials", len(wanted), len(wanted))
 
     def _file(self, parameters: ContrastiveParameters) -> Path:
         return self.folder / f"{parameters.folder.name}-{self.key}-{parameters.network[:16]}.json"
-
-    def _done(self, parameters: ContrastiveParameters) -> dict[str, list[int]]:
-        file = self._file(parameters)
-        return dict(json.loads(file.read_text())) if file.exists() else {}
 
     def _library(self, name: str, embed: Embedding, what: str) -> tuple[Vectors, dict[str, int]]:
         """Vectors of a material's pieces or of the whole library, and the number of each track in it."""
@@ -361,6 +351,11 @@ class Protocol:
                 counts["near"] += apart <= 1
                 counts["exact"] += apart == 0
         return Hits(len(clips), **counts)
+
+
+def _done(file: Path) -> dict[str, list[int]]:
+    """What a file of results holds, by the keys of trials; nothing where there is none."""
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def cell(hits: Hits, case: str, report: float | None) -> str:

@@ -24,16 +24,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from baselines.encoders.features import SAMPLE_RATE, WINDOW, log_mel
-from samaf.audio import SAMPLE_RATE as READ_RATE
+from baselines.encoders.features import SAMPLE_RATE, WINDOW, at_8_khz, log_mel
 from samaf.audio import read_audio
 from samaf.errors import AudioError, ModelError, shown
 
@@ -77,7 +74,7 @@ def reverberant(samples: Float32) -> Float32:
 def _prepared(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int16], str]:
     """A recording at 8 kHz, dry and reverberant; empty, with the reason, where there is none."""
     try:
-        samples = soxr.resample(read_audio(path), READ_RATE, SAMPLE_RATE).astype(np.float32)
+        samples = at_8_khz(read_audio(path))
     except AudioError as error:
         return np.empty(0, np.int16), np.empty(0, np.int16), str(error)
     if len(samples) < 2 * WINDOW or not np.any(samples):
@@ -177,7 +174,6 @@ class Pairs:
             raise ModelError("no second of the audio has content to train on: give more files")
         white = np.random.default_rng(0).standard_normal(round(NOISE_S * SAMPLE_RATE)).astype(np.float32)
         self._noise = white, reverberant(white)
-        self._recording = partial(np.searchsorted, recordings.starts, side="right")
 
     def draw(self, pairs: int, rng: Generator) -> Float32:
         """Windows (2 pairs, 256, 32): seconds as they are, then the same ones spoilt."""
@@ -200,7 +196,8 @@ class Pairs:
             cut += np.float32(spread * rng.uniform(*NOISE_RATIO)) * noise[first : first + WINDOW]
         if delayed:
             delay = round(rng.uniform(*DELAY_S) * SAMPLE_RATE)
-            begin = int(self.recordings.starts[self._recording(at) - 1])
+            starts = self.recordings.starts
+            begin = int(starts[np.searchsorted(starts, at, side="right") - 1])
             before = samples[max(begin, at - delay) : max(begin, at - delay + WINDOW)]
             cut[WINDOW - len(before) :] += np.float32(DELAYED) * before
         return cut

@@ -10,9 +10,12 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 from scipy.fft import rfft
 from scipy.sparse import csr_array
+
+from samaf.audio import SAMPLE_RATE as READ_RATE
 
 SAMPLE_RATE = 8000
 WINDOW = SAMPLE_RATE
@@ -47,6 +50,11 @@ def filters() -> Float32:
     rise = (bins[:, None] - low) / (centre - low)
     fall = (high - bins[:, None]) / (high - centre)
     return np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)
+
+
+def at_8_khz(samples: Float32) -> Float32:
+    """Samples of the engine's rate, 16 kHz, brought to 8 kHz."""
+    return soxr.resample(samples, READ_RATE, SAMPLE_RATE).astype(np.float32)
 
 
 def windows_of(samples: Float32) -> Float32:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from baselines.encoders import ENCODERS, PROJECTIONS
 from bench.cli.common import Bars, add_seed, list_of, names_of, networks_of, say
 from bench.cli.run import RESULTS
-from bench.cli.train import OutOfTimeError, add_training, train_missing
+from bench.cli.train import OutOfTimeError, add_training, need_tensorflow, train_missing
 from samaf.cli.common import DONE, FAILED, count, positive
-from samaf.errors import ModelError
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
@@ -71,10 +69,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, measure, print."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ModelError(
-            "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
-        )
+    need_tensorflow()
     from bench.corpus import TRACK_KINDS, CorpusError, read_recordings
     from bench.kaist import PIECE_S, PIECES, Material, Protocol, tables
 

@@ -7,6 +7,7 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what the options name, one network after the other."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ModelError(
-            "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
-        )
+    need_tensorflow()
     from baselines.signs import SignsParameters
 
     wanted = [SignsParameters(**options) for options in networks_of(args)]
@@ -71,6 +69,14 @@ def run(args: argparse.Namespace) -> int:
         if to_calibrate:
             calibrate(args, parameters, to_calibrate)
     return DONE
+
+
+def need_tensorflow() -> None:
+    """Say how to get it, where it is missing."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModelError(
+            "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Calibration:
 def _calibration(args: argparse.Namespace, wanted: Sequence[SignsParameters]) -> Calibration:
     """What the options name; refused before anything is trained, if it will not do."""
     from baselines.signs import check_bits
-    from bench.corpus import TRACK_KINDS, CorpusError, read_rows
+    from bench.corpus import TRACK_KINDS, CorpusError, paths_of, read_rows
 
     for parameters in wanted:
         check_bits(parameters)
@@ -102,15 +108,7 @@ def _calibration(args: argparse.Namespace, wanted: Sequence[SignsParameters]) ->
         raise ModelError(
             "signs are calibrated on recordings that no network was trained on; give a --manifest"
         )
-    rows = read_rows(args.manifest)
-
-    def of(split: str, *kinds: str) -> list[Path]:
-        return [
-            args.manifest.parent / row["path"]
-            for row in rows
-            if row["split"] == split and row["kind"] in kinds
-        ]
-
+    of = partial(paths_of, read_rows(args.manifest), args.manifest)
     held_out = [found for kind in TRACK_KINDS if (found := of(args.calibrate_on, kind))]
     if not held_out or args.calibrate_on == args.split:
         raise CorpusError(
@@ -250,18 +248,13 @@ def train_missing(
 
 def recordings_of(args: argparse.Namespace) -> list[Path]:
     """The files that the options name."""
-    from bench.corpus import CorpusError, read_rows
+    from bench.corpus import CorpusError, paths_of, read_rows
     from samaf.model.corpus import find_audio
 
     if args.data:
         paths = find_audio(args.data)
     else:
-        rows = read_rows(args.manifest)
-        paths = sorted(
-            args.manifest.parent / row["path"]
-            for row in rows
-            if row.get("split") == args.split and row["kind"] in args.kind
-        )
+        paths = sorted(paths_of(read_rows(args.manifest), args.manifest, args.split, *args.kind))
     if not paths:
         raise CorpusError(f"{args.manifest or args.data[0]}: no audio to train on")
     return paths
