@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
-from baselines.encoders import WEIGHTS
 from baselines.encoders.features import HOP, HOP_S, SAMPLE_RATE, WINDOW, at_8_khz
+from baselines.networks import WEIGHTS
 from baselines.vectors import Vectors
 from bench.corpus import CorpusError, Recording
 from bench.effects import KAIST, fitted, kaist, rms

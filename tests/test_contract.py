@@ -93,7 +93,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[type[Baseline]]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param in USUAL:
             root = request.getfixturevalue("networks")
-            patch.setattr("baselines.contrastive.default_root", lambda: root)
+            patch.setattr("baselines.networks.default_root", lambda: root)
         yield found
 
 

@@ -17,8 +17,8 @@ if not in_ci():
 
 
 from baselines.contrastive import ContrastiveParameters
-from baselines.encoders import WEIGHTS
 from baselines.encoders.features import HOP, SAMPLE_RATE
+from baselines.networks import WEIGHTS
 from bench import kaist
 from bench.kaist import (
     LENGTHS_S,

@@ -195,6 +195,7 @@ def train_missing(
 
     with quiet():
         import baselines.encoders.training as training
+        from baselines.training import training_of
     from baselines.encoders.batches import key_of
     from samaf.settings import processors
 
@@ -204,7 +205,7 @@ def train_missing(
         recipe = replace(recipe, steps=args.steps)
     wanted, there = (
         training.about_of(shape, recipe, args.training_seed, key_of(paths)),
-        training.training_of(folder),
+        training_of(folder),
     )
     if there == wanted:
         say(f"{folder}: is there, trained so")
