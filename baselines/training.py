@@ -73,12 +73,22 @@ def reporter(
 
 def training_of(folder: Path) -> dict[str, Any] | None:
     """How the network that a folder keeps was trained, without its history; None if there is none."""
+    training = _training_of(folder)
+    return (
+        None if training is None else {name: value for name, value in training.items() if name != "history"}
+    )
+
+
+def history_of(folder: Path) -> list[dict[str, float]]:
+    """The measures of each epoch of the network that a folder keeps; none if it is not known."""
+    return list((_training_of(folder) or {}).get("history", []))
+
+
+def _training_of(folder: Path) -> dict[str, Any] | None:
     try:
-        training = dict(json.loads((folder / NETWORK).read_text())["training"])
+        return dict(json.loads((folder / NETWORK).read_text())["training"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    training.pop("history", None)
-    return training
 
 
 def save(model: keras.Model, folder: Path, about: dict[str, Any]) -> None:
