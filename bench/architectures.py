@@ -225,6 +225,9 @@ def _arguments() -> argparse.Namespace:
         "--encoder", action="append", choices=ENCODERS, metavar="NAME", help="another encoder (resnet)"
     )
     parser.add_argument("--minutes", type=float, default=20.0, metavar="X", help="training of each (20)")
+    parser.add_argument(
+        "--renderings", type=int, metavar="N", help="distorted copies of the training audio (the preset's)"
+    )
     parser.add_argument("--bits", default="64,128,256", metavar="N,N", help="code lengths (64,128,256)")
     parser.add_argument("--per-cell", type=int, default=40, metavar="N", help="clips of each cell (40)")
     parser.add_argument(
@@ -256,7 +259,7 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     rows = read_rows(args.manifest)
 
     of = partial(paths_of, rows, args.manifest)
-    preset = PRESETS["samaf"]
+    preset = PRESETS["samaf"].with_options(renderings=args.renderings)
     lengths = [int(bits) for bits in args.bits.split(",")]
     training = of("train", *TRACK_KINDS)
     sources = Sources(of("train", "noise"), of("train", "ir"), training)
