@@ -48,6 +48,11 @@ class Samaf(Indexed):
         self._library: Library | None = None
         self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
 
+    @property
+    def macs_per_s(self) -> float:
+        """Of the LSTM and its last layer, at the index's hop."""
+        return self._encoder.macs / self.parameters.hop_s
+
     def _encode(self, samples: Float32) -> Fingerprint:
         return self._encoder.encode(samples, hop_s=self.parameters.hop_s)
 

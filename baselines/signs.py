@@ -159,7 +159,8 @@ class Signs(NetworkBaseline, Indexed):
         super().__init__(parameters)
         self.check(self.parameters)
         folder = self.parameters.folder
-        self._encoder = SignEncoder(embedding_of(self.parameters), self.parameters.network)
+        self._embed = embedding_of(self.parameters)
+        self._encoder = SignEncoder(self._embed, self.parameters.network)
         with np.load(folder / CALIBRATION) as arrays:
             known = {name: values for name, values in arrays.items() if name != "model_id"}
         if not is_calibrated(self.parameters):
@@ -179,6 +180,11 @@ class Signs(NetworkBaseline, Indexed):
             raise ModelError(
                 f"{shown(parameters.folder)}: its signs were never calibrated; {_remedy(parameters)}"
             )
+
+    @property
+    def macs_per_s(self) -> float:
+        """Of the encoder, at the index's hop."""
+        return self._embed.macs / self.parameters.hop_s
 
     def _encode(self, samples: Float32) -> Fingerprint:
         return self._encoder.of_samples(samples, self.parameters.hop_s, query=False)
