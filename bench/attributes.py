@@ -26,6 +26,7 @@ no width, and a handful of recordings say less than it seems to.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -303,7 +304,7 @@ def resampled(task: Task, scores: Floats, seed: int) -> Floats:
     scores
         Of each excerpt, (n,).
     """
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, 3, zlib.crc32(task.name.encode())])
     weights = np.zeros((RESAMPLES, task.recording.max() + 1))
     for group in task.alike:
         drawn = rng.integers(len(group), size=(RESAMPLES, len(group)))

@@ -135,6 +135,8 @@ def test_every_recording_counts_once_and_every_class_alike() -> None:
     again = resampled(task, scores, seed=1)
     assert set(np.round(again, 6)) == {0.5, 0.625, 0.75}  # b's recall is 0, 0.25 or 0.5
     assert np.array_equal(again, resampled(task, scores, seed=1))
+    other = Task("elsewhere", task.excerpts, task.classes)  # its recordings are drawn by themselves
+    assert not np.array_equal(again, resampled(other, scores, seed=1))
     # excerpts of one recording are drawn together
     excerpts = [(f"r{k}", condition) for k in range(2) for condition in ("clean", "echo")]
     both = Task("", excerpts, np.array(["clean", "echo"] * 2))

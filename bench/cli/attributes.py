@@ -105,7 +105,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help=f"another system ({', '.join(EMBEDDINGS)}); may be given several times",
     )
-    add_networks(parser)
+    add_networks(parser, EMBEDDINGS)
     parser.add_argument(
         "--out",
         type=Path,

@@ -72,9 +72,11 @@ def on_one_core() -> None:
         os.environ.setdefault(name, "1")
 
 
-def add_networks(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options that say which trained networks take part; gives their group."""
-    networks = parser.add_argument_group(f"networks (of {', '.join(NETWORKS)})")
+def add_networks(
+    parser: argparse.ArgumentParser, systems: Sequence[str] = NETWORKS
+) -> argparse._ArgumentGroup:
+    """Add the options that say which trained networks of some systems take part; gives their group."""
+    networks = parser.add_argument_group(f"networks (of {', '.join(systems)})")
     networks.add_argument(
         "--encoder",
         type=names_of("encoder", ENCODERS),
