@@ -181,7 +181,9 @@ class Embedding:
 
         shape = (None, *model.input_shape[1:])
         self._run = tf.function(
-            lambda windows: model(windows, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+            lambda windows: model(windows, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32)],
+            autograph=False,
         )
         self.values, self.macs = values, macs(model)
 
