@@ -8,6 +8,7 @@ it needs the scores below a system's own threshold too. :attr:`Match.accepted` k
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,11 @@ class Baseline(ABC):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         """What tells a system with these parameters from others, as JSON values."""
         return asdict(parameters)
+
+    @property
+    def macs_per_s(self) -> float:
+        """Multiplications with addition that its network needs for a second of a track; nan where it has none."""
+        return math.nan
 
     @classmethod  # noqa: B027 (most systems lack nothing)
     def check(cls, parameters: Any) -> None:

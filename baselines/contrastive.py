@@ -90,6 +90,11 @@ class Contrastive(NetworkBaseline):
         self._embed, self._network = embedding_of(self.parameters), self.parameters.network
         self._vectors = Vectors(self.parameters.values)
 
+    @property
+    def macs_per_s(self) -> float:
+        """Of the encoder, for a vector every half second."""
+        return self._embed.macs / HOP_S
+
     def add(self, track_id: str, samples: Float32) -> None:
         """Store the vectors of a track under `track_id`."""
         self._vectors.add(self._embed(samples))
@@ -122,16 +127,26 @@ class Contrastive(NetworkBaseline):
 
 
 class Embedding:
-    """Samples at 8 kHz -> vectors (n, values) of length 1 every half second, zero where there is no content."""
+    """Samples at 8 kHz -> vectors (n, values) of length 1 every half second, zero where there is no content.
+
+    Attributes
+    ----------
+    values, macs
+        Of a vector, and the multiplications that one costs.
+    """
 
     def __init__(self, model: keras.Model, values: int) -> None:
         import tensorflow as tf
 
+        from baselines.encoders.networks import macs
+
         shape = (None, *model.input_shape[1:])
         self._run = tf.function(
-            lambda windows: model(windows, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+            lambda windows: model(windows, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32)],
+            autograph=False,
         )
-        self.values = values
+        self.values, self.macs = values, macs(model)
 
     def __call__(self, samples: Float32) -> Float32:
         """The vectors; none of a recording under 1 s."""

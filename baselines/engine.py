@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from baselines.base import Baseline, Float32, Match, Tables
-from samaf import settings
+from baselines.base import Float32
+from baselines.indexed import Indexed
+from samaf import Match, settings
 from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
-from samaf.errors import AudioError
 from samaf.fingerprint import Fingerprint
-from samaf.formats import INDEX_SUFFIX
-from samaf.index import TrackInfo
+from samaf.index import Index
 from samaf.library import Library
 
 
@@ -43,8 +36,8 @@ class Parameters:
     model: str = ""
 
 
-class Samaf(Baseline):
-    """The engine with an index in a temporary folder; saved, it is the index compacted."""
+class Samaf(Indexed):
+    """The engine: its encoder, and a library with its index."""
 
     name = "samaf"
     sample_rate = SAMPLE_RATE
@@ -52,59 +45,26 @@ class Samaf(Baseline):
 
     def __init__(self, parameters: Parameters | None = None) -> None:
         super().__init__(parameters)
-        self._path = Path(tempfile.mkdtemp(prefix="samaf-bench-")) / f"library{INDEX_SUFFIX}"
-        weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
         self._library: Library | None = None
-        self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
         self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
 
-    def add(self, track_id: str, samples: Float32) -> None:
-        """Encode a track; it enters the index with the next query or save."""
-        print_ = self._encoder.encode(samples, hop_s=self.parameters.hop_s)
-        self._waiting.append((TrackInfo(track_id, title=track_id), print_))
-        self.tracks.append(track_id)
+    @property
+    def macs_per_s(self) -> float:
+        """Of the LSTM and its last layer, at the index's hop."""
+        return self._encoder.macs / self.parameters.hop_s
 
-    def settle(self) -> None:
-        """Put what has been encoded into the index."""
-        self._opened()
+    def _encode(self, samples: Float32) -> Fingerprint:
+        return self._encoder.encode(samples, hop_s=self.parameters.hop_s)
 
-    def query(self, samples: Float32) -> Match | None:
-        """The best match, however unlikely; accepted if ``samaf search`` would name it by default."""
-        try:
-            matches = self._opened().search(
-                samples,
-                min_probability=0.0,
-                top=1,
-                exhaustive=self.parameters.exhaustive,
-            )
-        except AudioError:  # shorter than a window, or without content
-            return None
-        if not matches:
-            return None
-        match = matches[0]
-        return Match(
-            track_id=match.title,
-            offset_s=match.track_start_s - match.query_start_s * match.tempo * match.speed,
-            score=match.log_odds,
-            accepted=match.probability >= settings.MIN_PROBABILITY,
-            speed=match.speed,
-            tempo=match.tempo,
-            pitch_cents=match.pitch_cents,
-            ber=match.ber,
+    def _search(self, samples: Float32) -> list[Match]:
+        return self._opened().search(
+            samples, min_probability=0.0, top=1, exhaustive=self.parameters.exhaustive
         )
 
-    def tables(self) -> Tables:
-        """The index file, as bytes."""
-        library = self._opened()
-        library.index.compact(shrink=True)
-        return {"index": np.fromfile(self._path, np.uint8)}
-
-    def restore(self, tables: Tables) -> None:
-        """Put the index file back."""
-        tables["index"].tofile(self._path)
+    def _index(self) -> Index:
+        return self._opened().index
 
     def _opened(self) -> Library:
-        """The library with all tracks in its index."""
         if self._library is None:
             self._library = Library(
                 self._path,
@@ -113,7 +73,4 @@ class Samaf(Baseline):
                 bits=self.parameters.bits,
                 hop_s=self.parameters.hop_s,
             )
-        if self._waiting:
-            self._library.index.add(self._waiting)
-            self._waiting = []
         return self._library

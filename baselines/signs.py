@@ -10,9 +10,6 @@ clip's other speeds.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +18,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Float32, Match, Tables
+from baselines.base import Float32
 from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
 from baselines.encoders.features import SAMPLE_RATE, WINDOW, at_8_khz
+from baselines.indexed import Indexed
 from baselines.networks import NetworkBaseline
-from samaf import settings
+from samaf import Match
 from samaf.atomic import atomic_write
 from samaf.audio import read_audio
 from samaf.errors import AudioError, ModelError, shown
 from samaf.fingerprint import Fingerprint, confidence_of, mark_rows
 from samaf.hamming import pack
-from samaf.index import Index, TrackInfo
+from samaf.index import Index
 from samaf.search import Searcher
 from samaf.settings import QUERY_HOP_S
 from samaf.verdict import CalibratedModel, Limits
@@ -144,7 +142,7 @@ def calibrate(
         np.savez(file, model_id=np.array(encoder.model_id), **found)
 
 
-class Signs(NetworkBaseline):
+class Signs(NetworkBaseline, Indexed):
     """The engine's index, search and verdict, on signs of embeddings.
 
     Raises
@@ -162,7 +160,8 @@ class Signs(NetworkBaseline):
         super().__init__(parameters)
         self.check(self.parameters)
         folder = self.parameters.folder
-        self._encoder = SignEncoder(embedding_of(self.parameters), self.parameters.network)
+        self._embed = embedding_of(self.parameters)
+        self._encoder = SignEncoder(self._embed, self.parameters.network)
         with np.load(folder / CALIBRATION) as arrays:
             known = {name: values for name, values in arrays.items() if name != "model_id"}
         if not is_calibrated(self.parameters):
@@ -170,9 +169,6 @@ class Signs(NetworkBaseline):
                 f"{shown(folder)}: was calibrated before it was trained anew; {_remedy(self.parameters)}"
             )
         self._model = CalibratedModel(self._encoder.model_id, known)
-        self._path = Path(tempfile.mkdtemp(prefix="signs-bench-")) / "library"
-        weakref.finalize(self, shutil.rmtree, self._path.parent, ignore_errors=True)
-        self._waiting: list[tuple[TrackInfo, Fingerprint]] = []
         self._searcher: Searcher | None = None
 
     @classmethod
@@ -185,46 +181,22 @@ class Signs(NetworkBaseline):
                 f"{shown(parameters.folder)}: its signs were never calibrated; {_remedy(parameters)}"
             )
 
-    def add(self, track_id: str, samples: Float32) -> None:
-        """Hash a track; it enters the index with the next query or save."""
-        print_ = self._encoder.of_samples(samples, self.parameters.hop_s, query=False)
-        self._waiting.append((TrackInfo(track_id, title=track_id), print_))
-        self.tracks.append(track_id)
+    @property
+    def macs_per_s(self) -> float:
+        """Of the encoder, at the index's hop."""
+        return self._embed.macs / self.parameters.hop_s
 
-    def settle(self) -> None:
-        """Put what has been hashed into the index."""
-        self._opened()
+    def _encode(self, samples: Float32) -> Fingerprint:
+        return self._encoder.of_samples(samples, self.parameters.hop_s, query=False)
 
-    def query(self, samples: Float32) -> Match | None:
-        """The best match, however unlikely; accepted as the engine would by default."""
-        try:
-            print_ = self._encoder.of_samples(samples, QUERY_HOP_S, query=True)
-            matches = self._opened().search(print_, limits=Limits(min_probability=0.0, top=1))
-        except AudioError:  # shorter than a window, or without content
-            return None
-        if not matches:
-            return None
-        match = matches[0]
-        return Match(
-            track_id=match.title,
-            offset_s=match.track_start_s - match.query_start_s * match.tempo,
-            score=match.log_odds,
-            accepted=match.probability >= settings.MIN_PROBABILITY,
-            tempo=match.tempo,
-            ber=match.ber,
-        )
+    def _search(self, samples: Float32) -> list[Match]:
+        print_ = self._encoder.of_samples(samples, QUERY_HOP_S, query=True)
+        return self._opened().search(print_, limits=Limits(min_probability=0.0, top=1))
 
-    def tables(self) -> Tables:
-        """The index file, as bytes."""
-        self._opened().index.compact(shrink=True)
-        return {"index": np.fromfile(self._path, np.uint8)}
-
-    def restore(self, tables: Tables) -> None:
-        """Put the index file back."""
-        tables["index"].tofile(self._path)
+    def _index(self) -> Index:
+        return self._opened().index
 
     def _opened(self) -> Searcher:
-        """What searches the index with all tracks in it."""
         if self._searcher is None:
             index = (
                 Index.open(self._path, readonly=False)
@@ -238,9 +210,6 @@ class Signs(NetworkBaseline):
                 )
             )
             self._searcher = Searcher(index, self._model)
-        if self._waiting:
-            self._searcher.index.add(self._waiting)
-            self._waiting = []
         return self._searcher
 
 

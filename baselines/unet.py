@@ -112,6 +112,11 @@ class UNet(NetworkBaseline):
         self._code, self._network = code_of(self.parameters), self.parameters.network
         self._store = Store(self._code.values)
 
+    @property
+    def macs_per_s(self) -> float:
+        """Of the encoder, for a code every 2.5 s."""
+        return self._code.macs / SEGMENT_HOP_S
+
     def add(self, track_id: str, samples: Float32) -> None:
         """Store the fingerprints of a track under `track_id`."""
         codes, has_content = self._code(clips_of(samples, round(SEGMENT_HOP_S * SAMPLE_RATE)))
@@ -218,17 +223,29 @@ class Store:
 
 
 class Code:
-    """Clips (n, 64000) at 16 kHz -> codes (n, values), and whether each clip has content, bool (n,)."""
+    """Clips (n, 64000) at 16 kHz -> codes (n, values), and whether each clip has content, bool (n,).
+
+    Attributes
+    ----------
+    model
+        The whole autoencoder.
+    values, macs
+        Of a code, and the multiplications that one costs.
+    """
 
     def __init__(self, model: Any, parameters: UNetParameters) -> None:
         import tensorflow as tf
 
+        from baselines.encoders.networks import macs
+
         encoder = model.get_layer("encoder")
         shape = tf.TensorSpec((None, *encoder.input_shape[1:]), tf.float32)
-        self._run = tf.function(lambda x: encoder(x, training=False)[-1], input_signature=[shape])
+        self._run = tf.function(
+            lambda x: encoder(x, training=False)[-1], input_signature=[shape], autograph=False
+        )
         self._parameters = parameters
         self.model = model
-        self.values = int(np.prod(encoder.output_shape[-1][1:]))
+        self.values, self.macs = int(np.prod(encoder.output_shape[-1][1:])), macs(encoder)
 
     def __call__(self, clips: Float32) -> tuple[Float32, NDArray[np.bool_]]:
         """The codes; zero where there is no content."""

@@ -58,6 +58,8 @@ LSTM = "samaf"
 CONDITIONS = ("clean", "noise5", "noise0", "noise-5", "reverb", "mp3_32", "speed1.05", "rerecord")
 LENGTHS_S = (1.0, 2.0, 5.0)
 TIMED_STEPS = 12
+PLAN = "plan.json"
+"""In an encoder's folder: how many steps it may take."""
 
 Float32 = NDArray[np.float32]
 
@@ -117,42 +119,59 @@ def lstm_macs(preset: Preset) -> int:
     return preset.n_steps * 4 * preset.units * (preset.n_inputs + preset.units)
 
 
-def trained(
-    name: str, corpus: Any, preset: Preset, folder: Path, minutes: float, say: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-    """The network of a name, trained for so long, and what is known of its training."""
+def model_of(name: str, preset: Preset) -> Any:
+    """A new autoencoder with the encoder of a name."""
+    import keras
+
+    from samaf.model.network import Autoencoder
+
+    keras.utils.set_random_seed(0)
+    return Autoencoder(preset, None if name == LSTM else body(name, preset, lstm_macs(preset)))
+
+
+def plan(names: Sequence[str], corpus: Any, preset: Preset, work: Path, minutes: float) -> None:
+    """Find out how many steps each may take in the same time, and write that down in its folder.
+
+    The steps are timed in turns, so that whatever else the machine does meanwhile slows all of them alike. What is
+    written down already stays.
+    """
     import keras
 
     from baselines.encoders.networks import macs
-    from samaf.model.fit import STEPS_PER_EPOCH, Batches, fit
-    from samaf.model.network import Autoencoder
+    from samaf.model.fit import STEPS_PER_EPOCH, Batches
     from samaf.model.twins import Twins
 
-    keras.utils.set_random_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def model_of(preset: Preset) -> Any:
-        encoder = None if name == LSTM else body(name, preset, lstm_macs(preset))
-        return Autoencoder(preset, encoder)
-
-    plan = folder / "plan.json"
-    if not plan.exists():
-        model = model_of(preset)
+    new = [name for name in names if not (work / name / PLAN).exists()]
+    models = {name: model_of(name, preset) for name in new}
+    batches = Batches(Twins(corpus, corpus.split(0)[0]), preset, 0, 0)
+    for model in models.values():
         model.build(None)
         model.compile(optimizer=keras.optimizers.Adam(preset.learning_rate))
-        batches = Batches(Twins(corpus, corpus.split(0)[0]), preset, 0, 0)
         model.train_on_batch(*batches[0])
-        began = time.perf_counter()
-        for k in range(TIMED_STEPS):
-            model.train_on_batch(*batches[k])
-        step_s = (time.perf_counter() - began) / TIMED_STEPS
+    times: dict[str, list[float]] = {name: [] for name in new}
+    for k in range(TIMED_STEPS):
+        batch = batches[k]
+        for name, model in models.items():
+            began = time.perf_counter()
+            model.train_on_batch(*batch)
+            times[name].append(time.perf_counter() - began)
+    for name in new:
+        step_s = float(np.median(times[name]))
         steps = max(1, round(60.0 * minutes / step_s / STEPS_PER_EPOCH)) * STEPS_PER_EPOCH
-        compute = lstm_macs(preset) if name == LSTM else macs(model.encoder)
-        with atomic_write(plan) as file:
+        compute = lstm_macs(preset) if name == LSTM else macs(models[name].encoder)
+        (work / name).mkdir(parents=True, exist_ok=True)
+        with atomic_write(work / name / PLAN) as file:
             file.write(json.dumps({"steps": steps, "step_s": step_s, "macs": compute}).encode())
-    about = json.loads(plan.read_text())
-    preset = preset.with_options(steps=about["steps"])
-    model = model_of(preset)
+
+
+def trained(
+    name: str, corpus: Any, preset: Preset, folder: Path, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+    """The network of a name, trained as planned, and what is known of its training."""
+    from samaf.model.fit import fit
+
+    about = json.loads((folder / PLAN).read_text())
+    model = model_of(name, preset.with_options(steps=about["steps"]))
     began = time.monotonic()
 
     def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
@@ -169,7 +188,7 @@ def activations_of(model: Any) -> Callable[[Float32], Float32]:
 
     steps, inputs = model.preset.n_steps, model.preset.n_inputs
 
-    @tf.function(input_signature=[tf.TensorSpec((None, steps, inputs), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, steps, inputs), tf.float32)], autograph=False)
     def run(windows: Any) -> Any:
         return model.code(model.encoder(windows, training=False))
 
@@ -225,6 +244,9 @@ def _arguments() -> argparse.Namespace:
         "--encoder", action="append", choices=ENCODERS, metavar="NAME", help="another encoder (resnet)"
     )
     parser.add_argument("--minutes", type=float, default=20.0, metavar="X", help="training of each (20)")
+    parser.add_argument(
+        "--renderings", type=int, metavar="N", help="distorted copies of the training audio (the preset's)"
+    )
     parser.add_argument("--bits", default="64,128,256", metavar="N,N", help="code lengths (64,128,256)")
     parser.add_argument("--per-cell", type=int, default=40, metavar="N", help="clips of each cell (40)")
     parser.add_argument(
@@ -256,7 +278,7 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     rows = read_rows(args.manifest)
 
     of = partial(paths_of, rows, args.manifest)
-    preset = PRESETS["samaf"]
+    preset = PRESETS["samaf"].with_options(renderings=args.renderings)
     lengths = [int(bits) for bits in args.bits.split(",")]
     training = of("train", *TRACK_KINDS)
     sources = Sources(of("train", "noise"), of("train", "ir"), training)
@@ -268,17 +290,19 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
         progress=lambda done, n, note: say(note) if note else None,
     )
     corpus = read_manifest(args.manifest, args.work, split="check", library=("train", "dev"))
-    plan = Plan(CONDITIONS, LENGTHS_S, args.per_cell)
-    cells, _ = clips.cells(corpus, plan)
-    work = clips.Work(cells, plan, corpus.materials, ClipCache(args.work / "cache"))
+    wanted = Plan(CONDITIONS, LENGTHS_S, args.per_cell)
+    cells, _ = clips.cells(corpus, wanted)
+    work = clips.Work(cells, wanted, corpus.materials, ClipCache(args.work / "cache"))
     queries = [
         query for query in clips.make(work, jobs=processors()) if isinstance(query, Query) and query.track
     ]
-    for name in [LSTM, *(args.encoder or ["resnet"])]:
+    compared = [LSTM, *(args.encoder or ["resnet"])]
+    plan(compared, rendered, preset, args.work, args.minutes)
+    for name in compared:
         folder = args.work / name
         file = folder / "results.json"
         if not file.exists():
-            model, about = trained(name, rendered, preset, folder, args.minutes, say)
+            model, about = trained(name, rendered, preset, folder, say)
             encoder = NetworkEncoder(activations_of(model), preset.bits[-1], f"{sum(name.encode()):064x}")
             known = calibration_of(
                 encoder,

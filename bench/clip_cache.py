@@ -16,7 +16,8 @@ from bench.corpus import Materials
 from bench.degrade import Condition, apply
 from samaf.audio import SAMPLE_RATE
 
-_RECIPE = 1  # to be raised with every change of what an effect or `apply` does
+RECIPE = 1
+"""To be raised with every change of what an effect or `apply` does."""
 
 
 class ClipCache:
@@ -51,7 +52,7 @@ class ClipCache:
             As for :func:`bench.degrade.apply`.
         """
         shape = [
-            _RECIPE,
+            RECIPE,
             [(step.word, step.value) for step in condition.steps],
             list(seed),
             materials.digest if condition.draws else "",

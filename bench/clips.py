@@ -35,10 +35,11 @@ EVALUATION = tuple(
 """The conditions that systems are compared under if nothing else is said."""
 OUTSIDE = ("ool_clean", "ool_noise5")
 """Conditions of clips that are in no library."""
+TRIES = 20
+"""How often a stretch is drawn before there is none."""
 
 _QUIET = 1e-3
 """RMS under which a stretch is drawn again."""
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -173,18 +174,15 @@ def _make(which: int, number: int) -> Query | str:
     rng = np.random.default_rng(seed)
     n = cell.condition.clean_samples(round(cell.length_s * SAMPLE_RATE))
     reason = "nothing but silence"
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         track = cell.tracks[int(rng.integers(len(cell.tracks)))]
         start = int(rng.uniform(0.0, track.duration_s - n / SAMPLE_RATE - 0.05) * SAMPLE_RATE)
-        run_in = min(start, round(cell.condition.run_in_s * SAMPLE_RATE))
         try:
-            audio = track.read((start - run_in) / SAMPLE_RATE, (start + n) / SAMPLE_RATE)
-            clean = audio[run_in : run_in + n]
-            if len(clean) < n or rms(clean.astype(np.float64)) < _QUIET:
-                continue
-            path = work.cache.clip(clean, audio[:run_in], cell.condition, work.materials, seed)
+            path = spoiled(track, start, n, cell.condition, work.materials, work.cache, seed)
         except AudioError as error:
             reason = str(error)
+            continue
+        if path is None:
             continue
         # nobody shall find what runs backwards
         unknown = cell.outside or any(step.effect.word == "reverse" for step in cell.condition.steps)
@@ -199,6 +197,32 @@ def _make(which: int, number: int) -> Query | str:
             audio=os.fspath(path),
         )
     return f"{name}: no clip could be cut ({reason})"
+
+
+def spoiled(
+    track: Recording,
+    start: int,
+    n: int,
+    condition: Condition,
+    materials: Materials,
+    cache: ClipCache,
+    seed: Sequence[int],
+) -> Path | None:
+    """The file of `n` samples of a track from the sample `start` on, under a condition.
+
+    None where they are quiet, or the track ends before.
+
+    Raises
+    ------
+    AudioError
+        If the track, or what spoils it, cannot be read.
+    """
+    run_in = min(start, round(condition.run_in_s * SAMPLE_RATE))
+    audio = track.read((start - run_in) / SAMPLE_RATE, (start + n) / SAMPLE_RATE)
+    clean = audio[run_in : run_in + n]
+    if len(clean) < n or rms(clean.astype(np.float64)) < _QUIET:
+        return None
+    return cache.clip(clean, audio[:run_in], condition, materials, seed)
 
 
 def cache_folder(out: Path) -> Path:

@@ -38,6 +38,8 @@ TUNING_SPLIT = "dev"
 """The split whose noise and rooms stand in for those that another split lacks."""
 ARTIST_COLUMNS = ("artist", "speaker", "speaker_or_artist", "group")
 """Columns of a manifest that tell who is heard; the first that is there counts."""
+SOURCE_COLUMNS = ("source", "collection", "source_repo")
+"""Columns of a manifest that tell which collection a file is of; the first that is there counts."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -152,8 +154,8 @@ class Pool:
         What a system is given.
     materials
         Noise and rooms.
-    artists
-        Who is heard in a track, by its id, where that is known.
+    artists, sources
+        Who is heard in a track, and which collection it is of, by its id, where that is known.
     skipped, notes
         As for a :class:`Corpus`.
     """
@@ -163,6 +165,7 @@ class Pool:
     library: Sequence[Recording]
     materials: Materials
     artists: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -314,6 +317,7 @@ def read_pool(
         known,
         materials,
         _named(rows, ARTIST_COLUMNS),
+        _named(rows, SOURCE_COLUMNS),
         list(dict.fromkeys(skipped)),
         notes + generated,
     )

@@ -366,6 +366,7 @@ def evaluate(
     ingest_cpu_s: float = math.nan,
     index_bytes: float = math.nan,
     peak_memory_bytes: float = math.nan,
+    macs_per_s: float | None = None,
 ) -> dict[str, Rate | float]:
     """All metrics by name.
 
@@ -376,9 +377,9 @@ def evaluate(
     threshold
         Score threshold of ``hit_fa1``. By default that of `outcomes` themselves; give the one of the whole system
         when `outcomes` are a part of its queries.
-    audio_s, ingest_s, ingest_cpu_s, index_bytes, peak_memory_bytes
+    audio_s, ingest_s, ingest_cpu_s, index_bytes, peak_memory_bytes, macs_per_s
         What was measured while the library was taken in: seconds of audio, of wall-clock and of processor time; size
-        of the index; peak memory. What is not given comes out as nan.
+        of the index; peak memory; multiplications of a network. What is not given comes out as nan.
 
     Returns
     -------
@@ -410,6 +411,7 @@ def evaluate(
         "ingest_cpu_x_real_time": times_real_time(audio_s, ingest_cpu_s),
         "index_bytes_per_hour": bytes_per_hour(index_bytes, audio_s),
         "peak_memory_bytes": peak_memory_bytes,
+        "macs_per_s": math.nan if macs_per_s is None else macs_per_s,
     }
 
 

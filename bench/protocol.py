@@ -393,6 +393,7 @@ def _taken_in(entry: Entry, library: Sequence[Recording], out: Path, news: Queue
         audio_s=audio_s,
         index_bytes=system.save(store),
         peak_memory_bytes=peak,
+        macs_per_s=system.macs_per_s,
     )
     with open(out / COSTS, "a", encoding="utf-8") as file:
         file.write(cost.to_json() + "\n")

@@ -190,7 +190,10 @@ class Query(Record):
 
 @dataclass(frozen=True)
 class Cost(Record):
-    """What it took the system with the key `system` to take in the library."""
+    """What it took the system with the key `system` to take in the library.
+
+    `macs_per_s` are the multiplications of its network for a second of audio; None where it has no network.
+    """
 
     system: str
     ingest_s: float
@@ -198,6 +201,7 @@ class Cost(Record):
     audio_s: float
     index_bytes: int
     peak_memory_bytes: int
+    macs_per_s: float | None = None
 
 
 @dataclass(frozen=True)

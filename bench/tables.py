@@ -83,6 +83,13 @@ class Table:
         return "\n".join([written(lines[0]), written(rule), *(written(line) for line in lines[1:])])
 
 
+def plain_table(title: str, columns: list[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+    """A table of texts; the first of a row is its head."""
+    return Table(
+        title, list(columns), [Row(head, [Cell(text) for text in texts]) for head, *texts in rows], note
+    )
+
+
 # -- numbers as text --------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +122,11 @@ def duration(seconds: float) -> str:
 def times(factor: float) -> str:
     """``231 ×``."""
     return UNKNOWN if math.isnan(factor) else f"{factor:,.{1 if factor < 9.95 else 0}f} ×"
+
+
+def macs(number: float) -> str:
+    """``12 M``, ``4.8 M``: millions."""
+    return UNKNOWN if math.isnan(number) else f"{number / 1e6:,.{1 if number < 9.95e6 else 0}f} M"
 
 
 Better = Callable[..., float]
@@ -278,9 +290,10 @@ def costs(comparison: Comparison, group: Group) -> Table:
             _Column("Query, median", "query_median_s", min, duration),
             _Column("Query, 95 %", "query_95_s", min, duration),
             _Column("Peak memory", "peak_memory_bytes", min, size),
+            _Column("Network, MAC a second", "macs_per_s", None, macs),
         ],
         "1 kB is 1,000 bytes. Indexing: seconds of audio by second of wall-clock and of processor time, audio already "
-        "decoded. Queries: from samples to answer.",
+        "decoded. Queries: from samples to answer. MAC: multiplications with addition, for a second of a track.",
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from baselines.autoencoder.features import CLIP_S
 from baselines.unet import UNetParameters
 from bench.metrics import Rate
+from bench.study import Picture
+from bench.tables import Table, plain_table
 from bench.unet import CONDITIONS, GIVEN, HEARD, PLACED, Found, Protocol, Trial
-from samaf.audio import SAMPLE_RATE
 from samaf.picture import drawing
 
 OFFSETS_S = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -24,6 +27,37 @@ ARTICLE_MSE, ARTICLE_PSNR = 0.4976, 51.16
 ARTICLE_LOSS, ARTICLE_VALIDATION_LOSS = 0.14785, 0.15930
 """After 20 epochs (figure 9)."""
 
+
+FIGURES = {"waveforms": "amplitude", "spectrograms": "mel band"}
+"""What is drawn, and the unit of its vertical axis."""
+COLUMNS = 250
+"""Of a drawn waveform."""
+TRAINING = {
+    "loss": "Training loss",
+    "val_loss": "Validation loss",
+    "val_top1": "Noisy clips nearest their clean one, of 128",
+    "passes": "Epochs",
+    "clips_per_s": "Clips a second",
+}
+"""What is told of a training, and under which words."""
+
+TITLE = "Singh: Deep learning-based fingerprinting methods for audio representation and search (2025)"
+REMARKS = (
+    "The article shows one random segment of one of 235 songs, found first without noise and with. It does not say "
+    "where the segment lies between the stored ones, which are 2.5 s apart. Here clips are asked for once where a "
+    "stored segment begins (aligned), which is a check that all is right, and once anywhere. Nor does it describe its "
+    "noise. Here it is recorded noise of files that no network was trained with, at the ratios that the collection of "
+    "noisy speech named in the article has for tests.",
+    "Its PSNR of 51.16 dB at an MSE of .4976 takes a peak of 255, that of pictures of 8 bits. The other PSNR has the "
+    "usual peak, the range of the clean spectrogram's values. Values are in the network's own units: standard "
+    "deviations of a band, or nepers of power where nothing is normalised. An MSE of samples says little, as phases "
+    "are made up (Griffin and Lim).",
+    "Connections from the encoder's layers to the decoder's pass the code by. What the whole network rebuilds "
+    "therefore does not show that the code holds it; what is rebuilt from the code's 320 values alone does. The "
+    "network was never trained to do without these connections.",
+    "The article trains on the first 4 s of 4,736 files of clean and noisy speech. Here clips begin anywhere in music "
+    "and speech, half of them have noise, and what is to be rebuilt is the clean clip.",
+)
 
 Float32 = NDArray[np.float32]
 
@@ -36,110 +70,120 @@ def draw(panels: dict[str, tuple[Float32, Float32]], place: Path) -> None:
     panels
         Samples (64000,) and spectrogram (64, 376) of each panel, by its title.
     place
-        ``-waveforms.png`` and ``-spectrograms.png`` are added.
+        ``-waveforms.svg`` and ``-spectrograms.svg`` are added.
     """
     pyplot = drawing()
-    low, high = (
-        float(f(shown))
-        for f, shown in zip((np.min, np.max), 2 * [panels[next(iter(panels))][1]], strict=True)
-    )
+    first = next(iter(panels.values()))[1]
+    low, high = float(first.min()), float(first.max())
     place.parent.mkdir(parents=True, exist_ok=True)
-    for what in ("waveforms", "spectrograms"):
+    for what, unit in FIGURES.items():
         figure, axes = pyplot.subplots(
             len(panels) // 3, 3, figsize=(13, 5.4), sharex=True, sharey=True, layout="constrained"
         )
         for axis, (title, (samples, shown)) in zip(axes.flat, panels.items(), strict=True):
             if what == "waveforms":
-                axis.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, linewidth=0.4)
+                parts = samples[: len(samples) // COLUMNS * COLUMNS].reshape(COLUMNS, -1)
+                at = np.linspace(0.0, CLIP_S, COLUMNS)
+                axis.fill_between(at, parts.min(axis=1), parts.max(axis=1), linewidth=0.3)
+                axis.set_ylim(-1.0, 1.0)
             else:
                 extent = (0.0, CLIP_S, 0.0, float(len(shown)))
                 axis.imshow(shown, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high)
             axis.set_title(title, fontsize=10)
         figure.supxlabel("s")
-        figure.supylabel("amplitude" if what == "waveforms" else "mel band")
-        figure.savefig(place.with_name(f"{place.name}-{what}.png"), dpi=110)
+        figure.supylabel(unit)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
         pyplot.close(figure)
+        # as it can stand in a page: no prologue, as wide as its place
+        text = svg.getvalue()[svg.getvalue().index("<svg") :]
+        text = re.sub(
+            r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+        )
+        place.with_name(f"{place.name}-{what}.svg").write_text(text, encoding="utf-8")
 
 
-def tables(results: dict[UNetParameters, Found], protocol: Protocol) -> Iterator[str]:
-    """All that was found, in Markdown, beside the article's values."""
+def pictures(results: Mapping[UNetParameters, Found], folder: Path) -> list[Picture]:
+    """Those that :func:`draw` left in a folder."""
+    return [
+        Picture(f"{parameters.title}: {what} of one clip", file.read_text(encoding="utf-8"))
+        for parameters in results
+        for what in FIGURES
+        if (file := folder / f"{parameters.title}-{what}.svg").exists()
+    ]
+
+
+def tables(results: Mapping[UNetParameters, Found], protocol: Protocol) -> Iterator[Table]:
+    """All that was found; a row for each network, and for each kind of recordings."""
     library = protocol.material.library
     hours = sum(track.duration_s for track in library) / 3600
-    yield f"## Naming clips of 4 s among {len(library)} recordings, {hours:.1f} h"
-    yield ""
-    yield "Shares in %, with intervals at 95 %. The article shows one random clip, found first without noise and with."
-    yield ""
-    head = [f"{condition}, {placed}" for placed in PLACED for condition in CONDITIONS]
+    among = (
+        f"Clips of {CLIP_S:g} s among {len(library)} recordings, {hours:.1f} h; %, with intervals at 95 %."
+    )
     for what, title in (
-        ("first", "Top-1"),
-        ("five", "Top-5"),
-        ("segment", "Top-1, and the right segment of it"),
+        ("first", "the nearest code is of the right recording"),
+        ("five", "one of the five nearest is"),
+        ("segment", "the nearest is the stored segment that the clip is nearest to"),
     ):
-        yield from _table(
-            title,
-            head,
-            {
-                f"{parameters.title}, {kind}": [
-                    _share(found.answers[Trial(kind, condition, placed)].rate(what))
-                    for placed in PLACED
-                    for condition in CONDITIONS
-                ]
-                for parameters, found in results.items()
-                for kind in protocol.kinds
-            },
-        )
-    yield from _table(
-        "Top-1 at random places, by the distance from the stored grid",
-        [f"{low:g} to {high:g} s" for low, high in _classes()],
-        {
-            f"{parameters.title}, {kind}, {condition}": [
-                _share(found.answers[Trial(kind, condition, "random")].rate("first", low, high))
-                for low, high in _classes()
+        rows = [
+            [
+                f"{parameters.title}, {kind}, {placed}",
+                *(_share(found.answers[Trial(kind, noise, placed)].rate(what)) for noise in CONDITIONS),
             ]
             for parameters, found in results.items()
             for kind in protocol.kinds
-            for condition in CONDITIONS
-        },
+            for placed in PLACED
+        ]
+        yield plain_table(f"Naming: {title}", ["Network, recordings, place", *CONDITIONS], rows, among)
+    rows = [
+        [
+            f"{parameters.title}, {kind}, {noise}",
+            *(
+                _share(found.answers[Trial(kind, noise, "random")].rate("first", *ends))
+                for ends in _classes()
+            ),
+        ]
+        for parameters, found in results.items()
+        for kind in protocol.kinds
+        for noise in CONDITIONS
+    ]
+    columns = [f"{low:g} to {high:.3g} s" for low, high in _classes()]
+    yield plain_table(
+        "Naming at random places, by the distance from the stored grid",
+        ["Network, recordings, noise", *columns],
+        rows,
+        among,
     )
-    yield f"## Rebuilding {protocol.rebuilt} clips of recordings that were left for tests"
-    yield ""
-    yield (
-        f"The article has an MSE of {ARTICLE_MSE} and a PSNR of {ARTICLE_PSNR} dB, which takes a peak of 255. The "
-        "usual peak is the range of the clean spectrogram's values. Values of spectrograms are in the network's own "
-        "units: standard deviations of a band, or nepers of power where nothing is normalised. Compared is always with "
-        f'the clean clip; "given" is the clip as the network is given it. Samples, by Griffin and Lim, are of {HEARD} '
-        "clips, of which the amplitude 1 is the peak."
+    rows = [
+        [
+            f"{parameters.title}: {name}, {origin}",
+            *(
+                "-" if (name, origin) == ("clean", GIVEN) and "samples" not in measure else _told(*pair)
+                for measure, pair in asdict(measures).items()
+            ),
+        ]
+        for parameters, found in results.items()
+        for (name, origin), measures in found.rebuilt.items()
+    ]
+    yield plain_table(
+        f"Rebuilding, the article: MSE {ARTICLE_MSE}, PSNR {ARTICLE_PSNR} dB",
+        ["Clip", "MSE", "PSNR, peak 255, dB", "PSNR, dB", "MSE of samples", "PSNR of samples, dB"],
+        rows,
+        f"Means of {protocol.rebuilt} clips of recordings that were left for tests, against the clean clip; those of "
+        f"samples are of {HEARD} clips.",
     )
-    yield ""
-    for parameters, found in results.items():
-        yield from _table(
+    rows = [
+        [
             parameters.title,
-            ["MSE", "PSNR, peak 255, dB", "PSNR, dB", "MSE of samples", "PSNR of samples, dB"],
-            {
-                f"{name}, {origin}": [
-                    "-" if (name, origin) == ("clean", GIVEN) and "samples" not in measure else _told(*pair)
-                    for measure, pair in asdict(measures).items()
-                ]
-                for (name, origin), measures in found.rebuilt.items()
-            },
-        )
-    yield "## Training"
-    yield ""
-    yield (
-        f"The article's losses after 20 epochs: {ARTICLE_LOSS} in training, {ARTICLE_VALIDATION_LOSS} in validation. "
-        "Ours in training is of clips of which half are noisy, in validation of noisy ones; passes are its epochs."
-    )
-    yield ""
-    names = ["loss", "val_loss", "val_top1", "passes", "clips_per_s"]
-    yield from _table(
-        "Last epoch",
-        names,
-        {
-            parameters.title: [
-                f"{found.training[name]:.4g}" if name in found.training else "-" for name in names
-            ]
-            for parameters, found in results.items()
-        },
+            *(f"{found.training[name]:.4g}" if name in found.training else "-" for name in TRAINING),
+        ]
+        for parameters, found in results.items()
+    ]
+    yield plain_table(
+        f"Training, the article: {ARTICLE_LOSS} and {ARTICLE_VALIDATION_LOSS} after 20 epochs",
+        ["Network", *TRAINING.values()],
+        rows,
+        "Of the last epoch. Half of the clips of the training are noisy, all of the validation.",
     )
 
 
@@ -147,16 +191,6 @@ def _classes() -> list[tuple[float, float]]:
     """Distances from the stored grid; the last class holds its end too."""
     edges = [*OFFSETS_S[:-1], OFFSETS_S[-1] + 1e-6]
     return list(pairwise(edges))
-
-
-def _table(title: str, head: Sequence[str], rows: dict[str, list[str]]) -> Iterator[str]:
-    yield title
-    yield ""
-    yield "| " + " | ".join(["network", *head]) + " |"
-    yield "|" + "---|" * (len(head) + 1)
-    for name, cells in rows.items():
-        yield "| " + " | ".join([name, *cells]) + " |"
-    yield ""
 
 
 def _share(rate: Rate) -> str:

@@ -188,6 +188,13 @@ class Encoder:
         self.model_id = self.weights.model_id
         self._network = Network(self.weights, bits)
 
+    @property
+    def macs(self) -> int:
+        """Multiplications with addition that the network needs for one hash."""
+        steps = WINDOW_FRAMES // self.weights.stack
+        dense = self.weights.units * self.bits
+        return steps * (self.weights.kernel.size + self.weights.recurrent.size) + dense
+
     def encode(
         self,
         audio: PathLike | Float32,

@@ -114,6 +114,7 @@ def test_a_run_holds_all_that_was_asked_for(finished, corpus):
     cost = run.costs["samaf-64"]
     assert cost.audio_s == pytest.approx(sum(track.duration_s for track in corpus.library), rel=0.01)
     assert 0 < cost.ingest_s < 100 and cost.peak_memory_bytes > 1e7 and cost.index_bytes > 1000
+    assert cost.macs_per_s is not None and 1e7 < cost.macs_per_s < 1e9
     assert run.run.references.count == len(corpus.library)
     assert run.run.packages["numpy"] == np.__version__
 

@@ -96,12 +96,12 @@ def test_an_experiment_goes_on_where_it_was_stopped(
     assert main([*command, "--minutes", "1e-6"]) == FAILED
     out, err = capsys.readouterr()
     assert "epoch 1/2" in err and "epoch 2/2" not in err and "the same command goes on" in err
-    assert "connected" not in out
+    assert "connected, d = 64" not in out
     assert main(command) == DONE
     out, err = capsys.readouterr()
     assert "epoch 1/2" not in err and "epoch 2/2" in err
-    assert out.count("| connected, d = 64 |") == 6 and "| network | music-dev | music-check |" in out
-    assert (tmp_path / "out" / "tables.md").read_text() in out
+    assert out.count("| connected, d = 64 |") == 6 and "music-dev" in out
+    assert (tmp_path / "out" / "study.md").read_text() in out
     assert main(command) == DONE
     again = capsys.readouterr()
     assert again.out == out and "epoch" not in again.err
@@ -149,13 +149,13 @@ def test_an_autoencoder_s_experiment_goes_on_where_it_was_stopped(
     assert main([*command, "--minutes", "1e-6"]) == FAILED
     out, err = capsys.readouterr()
     assert "epoch 1/2" in err and "epoch 2/2" not in err and "the same command goes on" in err
-    assert "unet-16k-normalised" not in out
+    assert "| unet-16k-normalised" not in out
     assert main(command) == DONE
     out, err = capsys.readouterr()
     assert "epoch 1/2" not in err and "epoch 2/2" in err
-    assert out.count("| unet-16k-normalised, music |") == 3 and "among 2 recordings" in out
-    assert (tmp_path / "out" / "tables.md").read_text() in out
-    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert out.count("| unet-16k-normalised, music, random") == 3 and "among 2 recordings" in out
+    assert (tmp_path / "out" / "study.md").read_text() in out
+    assert len(list((tmp_path / "out").glob("*.svg"))) == 2
     assert main(command) == DONE
     again = capsys.readouterr()
     assert again.out == out and "epoch" not in again.err

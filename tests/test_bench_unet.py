@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from bench.unet import (
     Trial,
     questions_of,
 )
-from bench.unet_report import draw, tables
+from bench.unet_report import draw, pictures, tables
 
 
 def nothing(*_: object) -> None:
@@ -107,18 +108,21 @@ def test_results_are_measured_once(material: Material, parameters: UNetParameter
     [(shown, place)] = panels
     assert len(shown) == 6 and place.name == "unet-16k-normalised"
     draw(shown, place)
-    assert sorted(path.name for path in out.glob("*.png")) == [
-        "unet-16k-normalised-spectrograms.png",
-        "unet-16k-normalised-waveforms.png",
+    assert sorted(path.name for path in out.glob("*.svg")) == [
+        "unet-16k-normalised-spectrograms.svg",
+        "unet-16k-normalised-waveforms.svg",
     ]
 
     again = protocol()
     again.measure(parameters)
     assert again.known(parameters) == found and len(panels) == 1
-    text = "\n".join(tables({parameters: found}, again))
-    assert "| unet-16k-normalised, music | 100.0 [76, 100] |" in text
-    assert "| clean, given | - | - | - |" in text and f"| noisy, {CODE} |" in text
-    assert "51.16" in text and "| unet-16k-normalised | 0.5 | 0.6 | - | 2 | - |" in text
+    drawn = pictures({parameters: found}, out)
+    assert len(drawn) == 2 and all(picture.svg.startswith("<svg") for picture in drawn)
+    made = list(tables({parameters: found}, again))
+    text = "\n".join(table.title + table.markdown() for table in made)
+    assert re.search(r"unet-16k-normalised, music, aligned *\| +100.0 \[76, 100\]", text)
+    assert re.search(r"clean, given *\| +- \| +- \| +- \| +\d", text) and f"noisy, {CODE} " in text
+    assert "51.16" in text and re.search(r"unet-16k-normalised *\| +0.5 \| +0.6 \| +- \| +2 \| +- \|", text)
 
     save(autoencoder(1 / 8), parameters.folder, {"width": 1 / 8, "training": {}})  # trained anew
     assert again.known(parameters) is None

@@ -170,6 +170,10 @@ def test_a_store_takes_the_bytes_that_it_says(filled, stored, loaded):
     assert filled.size_bytes() == loaded.size_bytes() == pytest.approx(written, rel=0.03)
 
 
+def test_networks_count_their_multiplications(filled):
+    assert (filled.macs_per_s > 1e4) == (filled.name in {"samaf", *USUAL})
+
+
 def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
     system = kind(usual(kind, **CHANGED[kind.name]))
     system.add("tune 0", track(kind, 0))

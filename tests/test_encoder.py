@@ -108,6 +108,12 @@ def test_the_network_is_an_lstm(front_end: str, stack: int, units: int) -> None:
     np.testing.assert_allclose(Network(weights, 64)(windows), expected[:, :64], atol=1e-4)
 
 
+def test_shorter_codes_cost_a_little_less() -> None:
+    encoder, short = Encoder(bits=128), Encoder(bits=64)
+    assert encoder.macs - short.macs == 64 * encoder.weights.units
+    assert short.macs > encoder.weights.kernel.size * 20
+
+
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300])
 def test_any_number_of_windows(n: int) -> None:
     weights = random_weights()

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bench.cli import calibration, report, reproduce, run, speed, sweep, train
+from bench.cli import attributes, calibration, report, reproduce, run, speed, sweep, train
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -18,6 +18,7 @@ examples:
   bench calibration                              whether E-values of unknown clips are what they say
   bench speed --baseline dejavu                  how fast each system takes in and answers
   bench train contrastive --data ~/Music         networks of a system that needs some
+  bench attributes --manifest audio/manifest.csv  what hashes tell of speaker, kind, source, transformation
   bench reproduce contrastive --manifest audio/manifest.csv
   bench report bench-results/*                   one page of figures and tables
 """
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, sweep, calibration, speed, train, reproduce, report):
+    for command in (run, sweep, calibration, speed, train, attributes, reproduce, report):
         command.add_parser(commands)
     return parser
 
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "faiss",
             "keras",
             "tensorflow",
+            "sklearn",
+            "threadpoolctl",
         ):
             raise
         extra = "train,bench" if error.name in ("keras", "tensorflow") else "bench"

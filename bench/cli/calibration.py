@@ -18,6 +18,7 @@ from bench.cli.common import (
     corpus_of,
     list_of,
     model_of,
+    possible,
     say,
 )
 from bench.cli.run import RESULTS
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write the page, and print its tables."""
     from bench import calibration, calibration_report
     from bench.clip_cache import ClipCache
-    from bench.clips import cache_folder
+    from bench.clips import EVALUATION, cache_folder
     from bench.copies import read_copies
     from bench.unknowns import Cutter
     from samaf.settings import processors
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or RESULTS / "calibration"
     copies = read_copies(args.copies) if args.copies else {}
     pool = _pool_of(args, out.parent / "cache" / "generated")
-    cutter = Cutter(pool, _conditions(pool), ClipCache(cache_folder(out)), args.seed)
+    cutter = Cutter(pool, possible(EVALUATION, pool.materials), ClipCache(cache_folder(out)), args.seed)
     per_cell = args.per_cell or (PER_CELL if args.data or args.manifest else GENERATED_PER_CELL)
     kinds = sorted({track.kind for track in pool.tracks})
     long_per_cell = args.long_per_cell or min(LONG_PER_CELL, per_cell)
@@ -142,20 +143,6 @@ def _pool_of(args: argparse.Namespace, work: Path) -> Pool:
     if not args.copies:
         say("no --copies: a clip that a copy of its recording is found for counts as a false answer")
     return pool
-
-
-def _conditions(pool: Pool) -> list[str]:
-    """The conditions that can be had here."""
-    from bench.clips import EVALUATION
-    from bench.degrade import missing, parse
-
-    found = []
-    for name in EVALUATION:
-        if reason := missing(parse(name), pool.materials):
-            say(f"{name}: left out: {reason}")
-        else:
-            found.append(name)
-    return found
 
 
 def _show(table: Any) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from bench.clips import Plan
-    from bench.corpus import Corpus
+    from bench.corpus import Corpus, Materials
     from bench.protocol import Entry
 
 GENERATED_PER_CELL = 4
@@ -58,14 +58,19 @@ def entries_of(args: argparse.Namespace) -> list[Entry]:
     """Samaf at each hash length, then the other systems."""
     from bench.protocol import entry
 
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, "1")  # systems are compared on one core each
+    on_one_core()
     entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
     for name in dict.fromkeys(args.baseline):
         of_networks = NETWORKS[name](args) if name in NETWORKS else [{}]
         hops = [{"hop_s": hop_s} for hop_s in args.signs_hop] if name == "signs" else [{}]
         entries += [entry(name, **options, **stored) for options in of_networks for stored in hops]
     return entries
+
+
+def on_one_core() -> None:
+    """Let TensorFlow, when it is loaded, use one: systems are compared on one core each."""
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +83,11 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoders(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options that say which contrastively trained encoders take part; gives their group."""
-    networks = parser.add_argument_group("networks of contrastive and signs")
+def add_encoders(
+    parser: argparse.ArgumentParser, systems: Sequence[str] = ("contrastive", "signs")
+) -> argparse._ArgumentGroup:
+    """Add the options that say which encoders of some systems take part; gives their group."""
+    networks = parser.add_argument_group(f"networks of {' and '.join(systems)}")
     networks.add_argument(
         "--encoder",
         type=names_of("encoder", ENCODERS),
@@ -167,7 +174,7 @@ def names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]
     return read
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse._ActionsContainer) -> None:
     """Add the option that names samaf's weights."""
     parser.add_argument("--model", metavar="FILE", help="weights of samaf (default: those that ship)")
 
@@ -314,22 +321,43 @@ def corpus_of(args: argparse.Namespace, work: Path) -> Corpus:
     return found
 
 
-def plan_of(args: argparse.Namespace) -> Plan:
-    """The clips that the options ask for."""
-    from bench.clips import EVALUATION, Plan
+def conditions_of(args: argparse.Namespace, **sets: Sequence[str]) -> tuple[str, ...]:
+    """The names of the conditions that the option asks for, each once; `sets` are further names for several."""
+    from bench.clips import EVALUATION
     from bench.corpus import CorpusError
     from bench.degrade import MATRIX, parse
 
     conditions: list[str] = []
     for name in args.conditions:
-        conditions += {"evaluation": EVALUATION, "matrix": MATRIX}.get(name, (name,))
+        conditions += {"evaluation": EVALUATION, "matrix": MATRIX, **sets}.get(name, (name,))
     try:
         for name in conditions:
             parse(name)
     except ValueError as error:
         raise CorpusError(str(error)) from None
+    return tuple(dict.fromkeys(conditions))
+
+
+def possible(conditions: Sequence[str], materials: Materials) -> list[str]:
+    """The conditions that can be had here; the others are named on stderr."""
+    from bench.degrade import missing, parse
+
+    found = []
+    for name in conditions:
+        if reason := missing(parse(name), materials):
+            say(f"{name}: left out: {reason}")
+        else:
+            found.append(name)
+    return found
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The clips that the options ask for."""
+    from bench.clips import Plan
+
+    conditions = conditions_of(args)
     usual = args.usual_per_cell if args.data or args.manifest else GENERATED_PER_CELL
-    return Plan(tuple(dict.fromkeys(conditions)), tuple(args.lengths), args.per_cell or usual, args.seed)
+    return Plan(conditions, tuple(args.lengths), args.per_cell or usual, args.seed)
 
 
 def command_line() -> str:

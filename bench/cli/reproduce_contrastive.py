@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.encoders import ENCODERS, PROJECTIONS
-from bench.cli.common import Bars, add_seed, add_weights, encoders_of, list_of, names_of, say
+from bench.cli.common import Bars, add_seed, add_weights, command_line, encoders_of, list_of, names_of, say
 from bench.cli.run import RESULTS
 from bench.cli.train_contrastive import add_encoder_training, train_missing
 from bench.cli.training import OutOfTimeError, need_tensorflow
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, measure, print."""
     need_tensorflow()
     from bench.corpus import TRACK_KINDS, CorpusError, read_recordings
-    from bench.kaist import PIECE_S, PIECES, Material, Protocol, tables
+    from bench.kaist import PIECE_S, PIECES, REMARKS, TITLE, Material, Protocol, tables
+    from bench.study import Study
 
     deadline = time.monotonic() + 60.0 * args.minutes
     everything = read_recordings(args.manifest, kinds=TRACK_KINDS, skipped=say)
@@ -113,13 +114,10 @@ def run(args: argparse.Namespace) -> int:
         "pieces": f"{PIECES} recordings of {PIECE_S:g} s, of which are asked for: {asked}",
         "whole": f"the whole library, {len(protocol.library)} recordings",
     }
-    lines = []
-    for library, size in sizes.items():
-        lines += [f"## Among {size}", "", *tables(results, materials, library)]
-    text = "\n".join(lines)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tables.md").write_text(text, encoding="utf-8")
-    print(text)
+    made = [table for library, size in sizes.items() for table in tables(results, materials, library, size)]
+    study = Study(TITLE, command_line(), REMARKS, made)
+    study.save(out)
+    print(study.markdown())
     return DONE if all(parameters in results for parameters in wanted) else FAILED
 
 

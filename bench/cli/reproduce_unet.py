@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.cli.common import Bars, add_autoencoders, add_seed, add_weights, autoencoders_of, say
+from bench.cli.common import Bars, add_autoencoders, add_seed, add_weights, autoencoders_of, command_line, say
 from bench.cli.run import RESULTS
 from bench.cli.train_unet import add_autoencoder_training, noises_of, train_missing
 from bench.cli.training import OutOfTimeError, need_tensorflow, recordings_of
@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     need_tensorflow()
     from baselines.unet import UNetParameters
     from bench.corpus import TRACK_KINDS, CorpusError, paths_of, read_recordings, read_rows
+    from bench.study import Study
     from bench.unet import Material, Protocol
-    from bench.unet_report import draw, tables
+    from bench.unet_report import REMARKS, TITLE, draw, pictures, tables
     from samaf.picture import NEEDED, can_draw
 
     deadline = time.monotonic() + 60.0 * args.minutes
@@ -103,8 +104,7 @@ def run(args: argparse.Namespace) -> int:
     for parameters in wanted:
         if (found := protocol.known(parameters)) is not None:
             results[parameters] = found
-    text = "\n".join(tables(results, protocol))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tables.md").write_text(text, encoding="utf-8")
-    print(text)
+    study = Study(TITLE, command_line(), REMARKS, list(tables(results, protocol)), pictures(results, out))
+    study.save(out)
+    print(study.markdown())
     return DONE if len(results) == len(wanted) else FAILED
