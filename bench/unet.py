@@ -262,12 +262,12 @@ class Protocol:
         code = code_of(parameters)
         audio = parameters.folder.parent / "audio"
         noises = Noises.prepare(self.material.noise, audio, jobs=processors(), progress=lambda *_: None)
-        store = self._library(code, name) if wanted else None
+        store: Store | None = None
         for number, trial in enumerate(wanted):
             if not go_on():
                 return
             self.progress(f"{name}: trials", number, len(wanted))
-            assert store is not None
+            store = store or self._library(code, name)
             done[trial.key] = asdict(self._answers(trial, code, store, noises))
             _keep(file, done)
         if wanted:

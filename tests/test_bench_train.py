@@ -138,7 +138,7 @@ def test_an_autoencoder_is_trained_once(
     assert "1 of the recordings can be used, and 3 are needed at least" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--features", "bent"])
-    assert "no features is called 'bent'; there are normalised, plain" in capsys.readouterr().err
+    assert "no kind of features is called 'bent'; there are normalised, plain" in capsys.readouterr().err
 
 
 def test_an_autoencoder_s_experiment_goes_on_where_it_was_stopped(

@@ -120,7 +120,7 @@ def add_autoencoders(parser: argparse.ArgumentParser) -> None:
     )
     networks.add_argument(
         "--features",
-        type=names_of("features", FEATURES),
+        type=names_of("kind of features", FEATURES),
         default=FEATURES[:1],
         metavar="NAME,NAME",
         help=f"what is made of them ({', '.join(FEATURES)}; {FEATURES[0]})",

@@ -70,9 +70,9 @@ def add_encoder_training(parser: argparse.ArgumentParser, *, needs_manifest: boo
 
 def train(args: argparse.Namespace) -> int:
     """Train what the options name, one network after the other."""
+    need_tensorflow()
     from baselines.contrastive import ContrastiveParameters
 
-    need_tensorflow()
     for options in encoders_of(args):
         train_missing(args, ContrastiveParameters(**options))
     return DONE
@@ -80,9 +80,9 @@ def train(args: argparse.Namespace) -> int:
 
 def train_and_calibrate(args: argparse.Namespace) -> int:
     """The same, and calibrate their signs."""
+    need_tensorflow()
     from baselines.signs import SignsParameters
 
-    need_tensorflow()
     wanted = [SignsParameters(**options) for options in encoders_of(args)]
     on = _calibration(args, wanted)
     for parameters in wanted:
@@ -185,7 +185,7 @@ def train_missing(
     if args.steps:
         recipe = replace(recipe, steps=args.steps)
     wanted = training.about_of(shape, recipe, args.training_seed, key_of(paths))
-    if is_there(folder, wanted, "steps", any_recipe=any_recipe):
+    if is_there(folder, wanted, any_recipe=any_recipe):
         return
     with telling(args, f"{parameters.encoder}, {parameters.values} values", deadline) as told:
         training.train(

@@ -90,7 +90,7 @@ def train_missing(
         recipe = replace(recipe, clips=args.clips)
     data = key_of(paths, noises)
     wanted = training.about_of(parameters.front_end, parameters.features, recipe, args.training_seed, data)
-    if is_there(folder, wanted, "clips", any_recipe=any_recipe):
+    if is_there(folder, wanted, any_recipe=any_recipe):
         return
     with telling(args, parameters.title, deadline) as told:
         training.train(
