@@ -70,7 +70,7 @@ class Recipe:
 
 RECIPES = {
     # as many clips as two cores do in some 35 minutes
-    "small": dict.fromkeys(("normalised", "plain"), Recipe(1.0, 16, 16, 1e-3, True, clips=40_960)),
+    "small": dict.fromkeys(("normalised", "plain"), Recipe(1.0, 16, 16, 1e-3, True, clips=45_056)),
     "paper": {
         "normalised": Recipe(1.0, 128, 16, 1e-4, False, passes=20),
         "plain": Recipe(1.0, 128, 16, 1e-4, False, passes=60),
