@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.common import (
     Bars,
+    add_autoencoders,
     add_encoders,
     add_model,
     add_seed,
     add_weights,
+    autoencoders_of,
     command_line,
     conditions_of,
     encoders_of,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from bench.representations import Representation
 
 ATTRIBUTES = ("speaker", "kind", "source", "transformation")
-EMBEDDINGS = ("contrastive",)
+EMBEDDINGS = ("contrastive", "unet")
 """Systems that have vectors to classify, besides samaf."""
 
 _EXAMPLES = """\
@@ -106,7 +108,8 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help=f"another system ({', '.join(EMBEDDINGS)}); may be given several times",
     )
-    add_encoders(parser, EMBEDDINGS)
+    add_encoders(parser, EMBEDDINGS[:1])
+    add_autoencoders(parser)
     add_weights(parser)
     parser.add_argument(
         "--out",
@@ -163,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _representations(args: argparse.Namespace) -> list[Representation]:
     """What the options name, and means of MFCC."""
-    from bench.representations import of_contrastive, of_mfcc, of_samaf
+    from bench.representations import of_contrastive, of_mfcc, of_samaf, of_unet
 
     on_one_core()
     found = [of_samaf(bits, **model_of(args)) for bits in args.bits]
@@ -171,4 +174,8 @@ def _representations(args: argparse.Namespace) -> list[Representation]:
         from baselines.contrastive import ContrastiveParameters
 
         found += [of_contrastive(ContrastiveParameters(**options)) for options in encoders_of(args)]
+    if "unet" in args.baseline:
+        from baselines.unet import UNetParameters
+
+        found += [of_unet(UNetParameters(**options)) for options in autoencoders_of(args)]
     return [*found, of_mfcc()]

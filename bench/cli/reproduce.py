@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cli import reproduce_contrastive, reproduce_unet
+from bench.cli import reproduce_contrastive, reproduce_samaf, reproduce_unet
 from samaf.cli.common import Parser
 
 _EXAMPLES = """\
 examples:
+  bench reproduce samaf --manifest audio/manifest.csv
   bench reproduce contrastive --manifest audio/manifest.csv
   bench reproduce unet --manifest audio/manifest.csv
 
@@ -26,5 +27,5 @@ def add_parser(commands: Any) -> None:
         epilog=_EXAMPLES,
     )
     systems = parser.add_subparsers(title="systems", metavar="SYSTEM", required=True, parser_class=Parser)
-    for document in (reproduce_contrastive, reproduce_unet):
+    for document in (reproduce_samaf, reproduce_contrastive, reproduce_unet):
         document.add_parsers(systems)
