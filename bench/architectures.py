@@ -45,6 +45,7 @@ from samaf.atomic import atomic_write
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, SamafError
 from samaf.features import FRONT_ENDS, WINDOW_FRAMES
+from samaf.fingerprint import Fingerprint
 from samaf.index import Index, TrackInfo
 from samaf.model.augment import Sources
 from samaf.model.calibrate import calibration_of
@@ -198,39 +199,46 @@ def activations_of(model: Any) -> Callable[[Float32], Float32]:
 def rates(
     encoder: Encoder,
     calibration: dict[str, NDArray],
-    bits: int,
+    lengths: Sequence[int],
     corpus: Corpus,
     queries: Sequence[Query],
     out: Path,
-) -> Iterator[tuple[Query, bool]]:
-    """Each query, and whether the best candidate for it is right."""
-    jobs = processors()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        index = Index.create(
-            Path(folder) / "index",
-            model_id=encoder.model_id,
-            bits=bits,
-            hop_s=REFERENCE_HOP_S,
-            query_hop_s=QUERY_HOP_S,
-        )
-        prints = pool.map(lambda track: encoder.encode(track.path).truncated(bits), corpus.library)
-        index.add(
-            [(TrackInfo(track.id), print_) for track, print_ in zip(corpus.library, prints, strict=True)]
-        )
-        searcher = Searcher(index, CalibratedModel(encoder.model_id, calibration))
+) -> Iterator[tuple[int, Query, bool]]:
+    """For each code length, each query, and whether the best candidate for it is right."""
 
-        def is_right(query: Query) -> bool:
-            samples, _ = soundfile.read(out / query.audio, dtype="float32")
-            try:
-                found = searcher.search(
-                    encoder.encode_query(samples).truncated(bits), limits=Limits(min_probability=0.0, top=1)
-                )
-            except AudioError:
-                return False
-            return bool(found) and found[0].path == query.track
+    def asked(query: Query) -> Fingerprint | None:
+        samples, _ = soundfile.read(out / query.audio, dtype="float32")
+        try:
+            return encoder.encode_query(samples)
+        except AudioError:
+            return None
 
-        yield from zip(queries, pool.map(is_right, queries), strict=True)
-        index.close()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processors()) as pool:
+        tracks = [TrackInfo(track.id) for track in corpus.library]
+        stored = list(pool.map(lambda track: encoder.encode(track.path), corpus.library))
+        clips = list(pool.map(asked, queries))
+        for bits in lengths:
+            index = Index.create(
+                Path(folder) / str(bits),
+                model_id=encoder.model_id,
+                bits=bits,
+                hop_s=REFERENCE_HOP_S,
+                query_hop_s=QUERY_HOP_S,
+            )
+            index.add([(track, print_.truncated(bits)) for track, print_ in zip(tracks, stored, strict=True)])
+            searcher = Searcher(index, CalibratedModel(encoder.model_id, calibration))
+            find = partial(_best, searcher, bits)
+            for query, found in zip(queries, pool.map(find, clips), strict=True):
+                yield bits, query, found == query.track
+            index.close()
+
+
+def _best(searcher: Searcher, bits: int, clip: Fingerprint | None) -> str | None:
+    """The best candidate for a clip, however unlikely."""
+    if clip is None:
+        return None
+    found = searcher.search(clip.truncated(bits), limits=Limits(min_probability=0.0, top=1))
+    return found[0].path if found else None
 
 
 def _arguments() -> argparse.Namespace:
@@ -313,12 +321,11 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
                 queries=args.queries,
             )
             hits: dict[str, list[int]] = {}
-            for bits in lengths:
-                for query, right in rates(encoder, known, bits, corpus, queries, args.work):
-                    for condition in (query.condition, "all"):
-                        cell = hits.setdefault(f"{bits}/{query.kind}/{query.length_s:g}/{condition}", [0, 0])
-                        cell[0] += right
-                        cell[1] += 1
+            for bits, query, right in rates(encoder, known, lengths, corpus, queries, args.work):
+                for condition in (query.condition, "all"):
+                    cell = hits.setdefault(f"{bits}/{query.kind}/{query.length_s:g}/{condition}", [0, 0])
+                    cell[0] += right
+                    cell[1] += 1
             with atomic_write(file) as out:
                 out.write(json.dumps({**about, "hits": hits}).encode())
         yield from _table(name, json.loads(file.read_text()), lengths)
