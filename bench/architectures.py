@@ -61,6 +61,8 @@ LENGTHS_S = (1.0, 2.0, 5.0)
 TIMED_STEPS = 12
 PLAN = "plan.json"
 """In an encoder's folder: how many steps it may take."""
+CALIBRATION = "calibration.npz"
+"""There too: what its codes are worth."""
 
 Float32 = NDArray[np.float32]
 
@@ -214,7 +216,7 @@ def rates(
             return None
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processors()) as pool:
-        tracks = [TrackInfo(track.id) for track in corpus.library]
+        tracks = [TrackInfo(track.id, title=track.id) for track in corpus.library]
         stored = list(pool.map(lambda track: encoder.encode(track.path), corpus.library))
         clips = list(pool.map(asked, queries))
         for bits in lengths:
@@ -238,7 +240,7 @@ def _best(searcher: Searcher, bits: int, clip: Fingerprint | None) -> str | None
     if clip is None:
         return None
     found = searcher.search(clip.truncated(bits), limits=Limits(min_probability=0.0, top=1))
-    return found[0].path if found else None
+    return found[0].title if found else None
 
 
 def _arguments() -> argparse.Namespace:
@@ -312,14 +314,21 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
         if not file.exists():
             model, about = trained(name, rendered, preset, folder, say)
             encoder = NetworkEncoder(activations_of(model), preset.bits[-1], f"{sum(name.encode()):064x}")
-            known = calibration_of(
-                encoder,
-                preset.bits,
-                [of("dev", kind) for kind in TRACK_KINDS],
-                training,
-                sources=Sources(of("train", "noise"), of("train", "ir"), of("dev", *TRACK_KINDS)),
-                queries=args.queries,
-            )
+            calibration = folder / CALIBRATION
+            if not calibration.exists():
+                say(f"{name}: calibrating")
+                found = calibration_of(
+                    encoder,
+                    preset.bits,
+                    [of("dev", kind) for kind in TRACK_KINDS],
+                    training,
+                    sources=Sources(of("train", "noise"), of("train", "ir"), of("dev", *TRACK_KINDS)),
+                    queries=args.queries,
+                )
+                with atomic_write(calibration) as kept:
+                    np.savez(kept, **found)
+            with np.load(calibration) as arrays:
+                known = dict(arrays)
             hits: dict[str, list[int]] = {}
             for bits, query, right in rates(encoder, known, lengths, corpus, queries, args.work):
                 for condition in (query.condition, "all"):
