@@ -407,7 +407,8 @@ def tables(results: Results, materials: Sequence[Material], library: str, size: 
                     ),
                 ]
             )
-        return plain_table(title, ["Network", *columns], rows, f"Among {size}.")
+        among = f"{PIECES} recordings" if library == "pieces" else "the whole library"
+        return plain_table(f"{title}; among {among}", ["Network", *columns], rows, f"Among {size}.")
 
     yield table(
         f"Table 4: {own}, 1 s, correct, by level of distortion",
