@@ -3,7 +3,8 @@
 Both turn 16 kHz mono samples into one frame every 10 ms. Frame ``k`` of a front end is centred at
 ``10 (k + 1/2)`` ms with the edges zero-padded, so that ``T`` seconds give ``100 T`` frames and a window of
 1 s has exactly 100. Beside its values, each frame has a *level*: the mean square of what the front end hears,
-by which the encoder tells a window without content.
+by which the encoder tells a window without content. Neither depends on how the samples come: a front end that is
+pushed blocks of any sizes gives the same frames, bit for bit.
 
 Examples
 --------
@@ -51,7 +52,7 @@ NORMALISED_SCALE = 3.0
 
 _CHUNK = 128
 """Frames transformed at once: they and their spectra stay in the second-level cache."""
-_GROUP = 8
+_GROUP = 16
 """Filters multiplied at once."""
 
 Float32 = NDArray[np.float32]
@@ -71,6 +72,8 @@ class FrontEnd(Protocol):
     """A streaming front end: samples in, frames out as soon as they are complete."""
 
     n_values: int
+    lookahead: int
+    """Samples after a frame's own 10 ms that it hears: it is complete when they are there."""
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
         """Take any number of samples; return the newly complete ``(frames (k, n_values), levels (k,))``."""
@@ -119,7 +122,8 @@ class _Filters:
     """A bank of filters over spectra, in order of frequency.
 
     Filters that are neighbours hear the same part of the spectrum, so a group of them is multiplied with that part: a
-    fraction of the whole product, and small enough to stay on this thread (see :mod:`samaf.products`).
+    fraction of the whole product, and small enough to stay on this thread (see :mod:`samaf.products`). Each spectrum is
+    multiplied by itself: in a product of matrices, a row's last digits depend on how many rows there are.
 
     Parameters
     ----------
@@ -138,7 +142,7 @@ class _Filters:
     def apply(self, power: NDArray, out: NDArray) -> None:
         """Write what each filter hears of power spectra (k, bins) to `out` (k, n)."""
         for bins, group, filters in self._groups:
-            np.matmul(power[:, bins], filters, out=out[:, group])
+            np.matmul(power[:, None, bins], filters, out=out[:, None, group])
 
 
 @cache
@@ -161,9 +165,10 @@ class LogMel:
     """Streaming 64-band log-mel front end: 150-7600 Hz, 64 ms Hann window, 10 ms hop, natural logarithm."""
 
     n_values = MEL_BANDS
+    lookahead = MEL_FRAME // 2 - HOP // 2
 
     def __init__(self) -> None:
-        self._framer = _Framer(MEL_FRAME, MEL_FRAME // 2 - HOP // 2, np.float32)
+        self._framer = _Framer(MEL_FRAME, self.lookahead, np.float32)
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
         """See :meth:`FrontEnd.push`."""
@@ -227,7 +232,9 @@ class Mfcc:
 
     def __init__(self, *, centred: bool = True) -> None:
         self.centred = centred
-        self._framer = _Framer(MFCC_FRAME, MFCC_FRAME // 2 - HOP // 2 if centred else 0, np.float64)
+        lead = MFCC_FRAME // 2 - HOP // 2 if centred else 0
+        self.lookahead = MFCC_FRAME - HOP - lead
+        self._framer = _Framer(MFCC_FRAME, lead, np.float64)
         self._last = 0.0
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
@@ -258,7 +265,7 @@ class Mfcc:
             energy = power.sum(axis=1)
             bands = np.empty((len(power), MFCC_BANDS))
             filters.apply(power, bands)
-            coefficients = np.log(np.where(bands == 0.0, tiny, bands)) @ cosines
+            coefficients = (np.log(np.where(bands == 0.0, tiny, bands))[:, None] @ cosines)[:, 0]
             coefficients[:, 0] = np.log(np.where(energy == 0.0, tiny, energy))
             values[a : a + _CHUNK] = coefficients
             level[a : a + _CHUNK] = np.mean(chunk**2, axis=1)
