@@ -146,8 +146,8 @@ class _Filters:
 
 
 @cache
-def _mel_tables() -> tuple[Float32, _Filters, slice, np.float32]:
-    """Analysis window (1024,); filters; in-band bins, and what makes the sum of them the samples' mean square."""
+def _mel_tables() -> tuple[Float32, _Filters, slice, Float32]:
+    """Analysis window (1024,); filters; in-band bins, and weights by which they sum up to the samples' mean square."""
     window = np.hanning(MEL_FRAME + 1)[:-1]
     edges = mel_to_hz(
         np.linspace(hz_to_mel(np.array(MEL_LOW_HZ)), hz_to_mel(np.array(MEL_HIGH_HZ)), MEL_BANDS + 2)
@@ -157,8 +157,8 @@ def _mel_tables() -> tuple[Float32, _Filters, slice, np.float32]:
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0.0, np.minimum(rise, fall))
     in_band = slice(*np.searchsorted(bins, [MEL_LOW_HZ, MEL_HIGH_HZ]))
-    scale = np.float32(2.0 / (MEL_FRAME * np.sum(window**2)))
-    return window.astype(np.float32), _Filters(triangles.astype(np.float32)), in_band, scale
+    weights = np.full(in_band.stop - in_band.start, 2.0 / (MEL_FRAME * np.sum(window**2)), np.float32)
+    return window.astype(np.float32), _Filters(triangles.astype(np.float32)), in_band, weights
 
 
 class LogMel:
@@ -180,7 +180,7 @@ class LogMel:
 
     @staticmethod
     def _transform(cut: NDArray) -> tuple[Float32, Float32]:
-        window, filters, in_band, scale = _mel_tables()
+        window, filters, in_band, weights = _mel_tables()
         values, level = np.empty((len(cut), MEL_BANDS), np.float32), np.empty(len(cut), np.float32)
         for a in range(0, len(cut), _CHUNK):
             spectrum = np.fft.rfft(cut[a : a + _CHUNK] * window)
@@ -188,9 +188,8 @@ class LogMel:
             np.multiply(parts, parts, out=parts)
             power = parts[:, 0::2] + parts[:, 1::2]
             filters.apply(power, values[a : a + _CHUNK])
-            np.sum(power[:, in_band], axis=1, out=level[a : a + _CHUNK])
+            np.vecdot(power[:, in_band], weights, out=level[a : a + _CHUNK])
         values += np.float32(MEL_FLOOR)
-        level *= scale
         return np.log(values, out=values), level
 
 
