@@ -166,7 +166,7 @@ class HashStream:
         Raises
         ------
         AudioError
-            If a sample is NaN, infinite or absurdly large. Feed as many zeros in place of the block to go on.
+            If a sample is NaN, infinite or absurdly large. To go on, feed as many zeros in place of the block.
         ValueError
             If the samples are not one channel of floats, or the stream is closed.
         """
@@ -191,10 +191,10 @@ class HashStream:
                 f"{self._name}: shape {block.shape} and type {block.dtype}; give one channel of float samples at "
                 "16 kHz (samaf.read_audio makes them)"
             )
-        if len(block) and not (
-            float(block.max()) < _PEAK and float(block.min()) > -_PEAK
-        ):  # a NaN fails both
-            raise AudioError(f"{self._name}: holds NaN, infinite or absurdly large samples; decode it again")
+        if len(block) and not -_PEAK < float(block.min()) <= float(block.max()) < _PEAK:  # a NaN fails
+            raise AudioError(
+                f"{self._name}: holds NaN, infinite or absurdly large samples; decode it again, or put silence there"
+            )
         return block
 
     def _taken(self, block: Float32) -> Iterator[Rows]:
