@@ -444,7 +444,7 @@ REMARKS = (
     ".05, of some 20 queries, and so uncertain by .2 either way; ours are of 1,000 queries a cell, as if each were of "
     "a recording of its own. Its tables leave the fully connected encoder out.",
     "The report's material is music that was held out of the training, and music from YouTube. Ours is music of "
-    "other collections than those that the networks were trained on, and speech, which they never heard. Queries "
+    "splits that the networks were not trained on, and speech, of which they heard none. Queries "
     "begin where one of the stored windows does, as in the report: what a clip's offset between windows costs, "
     "`bench run` tells.",
     "The report trained on 10,000 clips of 30 s and gives neither the temperature nor the sizes of layers, so that it "
