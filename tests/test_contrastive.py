@@ -366,7 +366,9 @@ def test_the_best_place_is_that_of_all_places() -> None:
 def best_score(clip: np.ndarray, part: np.ndarray) -> float:
     m = len(clip)
     padded = np.concatenate([np.zeros((m, 16)), part, np.zeros((m, 16))])
-    return max(float(np.mean(np.sum(clip * padded[row : row + m], axis=1))) for row in range(1, len(part) + m))
+    return max(
+        float(np.mean(np.sum(clip * padded[row : row + m], axis=1))) for row in range(1, len(part) + m)
+    )
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 99))
