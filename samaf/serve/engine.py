@@ -62,7 +62,6 @@ class Engine:
         ------
         SamafError
         """
-        prepare()
         library = Library(self._options.db, model=self._options.model)
         warm(library, self._options.folder)
         self._library = library
@@ -97,7 +96,11 @@ class Engine:
 
 
 def warm(library: Library, folder: Path) -> None:
-    """Search for a sound as it is and at other speeds, in the library, and where it is all there is."""
+    """Search for a sound, as it is and at other speeds, in the library, and where it is all there is.
+
+    That loads what the first job would wait for: a decoder's process, compiled kernels, and the library's pages.
+    """
+    prepare()
     sound = _sound(8.0)
     library.search(sound)
     encoder, header = library.encoder, library.index.header

@@ -25,6 +25,7 @@ from typing import Any
 from samaf.errors import LockedError, MismatchError, SamafError, StoreError
 from samaf.ingest import Outcome
 from samaf.library import Library
+from samaf.serve.engine import warm
 from samaf.serve.options import Options
 
 WAITING = 64
@@ -138,6 +139,8 @@ class WriterProcess:
             os.nice(NICENESS)
         signal.signal(signal.SIGTERM, self._stop)
         threading.Thread(target=self._listen, daemon=True).start()
+        with suppress(SamafError), Library(self._options.db, model=self._options.model) as library:
+            warm(library, self._options.folder)  # else the first job would take seconds
         while not self._is_stopped:
             job = self._taken(POLL_S)
             if job is not None:
