@@ -119,7 +119,7 @@ def stranger(tmp_path: Path) -> Path:
 
 COMMANDS = [
     [],
-    *([name] for name in ("demo", "index", "search", "encode", "train", "calibrate", "export")),
+    *([name] for name in ("demo", "index", "search", "serve", "encode", "train", "calibrate", "export")),
     *(
         ["index", name]
         for name in ("add", "remove", "list", "stats", "verify", "compact", "export", "import")

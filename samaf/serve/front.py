@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samaf.serve import metrics
 from samaf.serve.log import log
-from samaf.serve.problems import CLOSE, ProblemError
+from samaf.serve.problems import mistake
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -25,8 +27,16 @@ _HEADERS = {
 }
 
 
+LINGER_S = 2.0
+"""How long what is still being sent is taken, and thrown away, after an answer that did not wait for it."""
+
+
 class Front:
-    """The outermost layer of a worker."""
+    """The outermost layer of a worker.
+
+    An answer may come before the request has been read, and a connection that is closed while something is being sent
+    is reset: the sender might never see the answer. So what it sends is taken for a while.
+    """
 
     def __init__(self, app: ASGIApp, worker: int) -> None:
         self.app, self.worker = app, worker
@@ -36,26 +46,42 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began_s, status = time.perf_counter(), 0
+        began_s, status, is_answered = time.perf_counter(), 0, False
+        headers = Headers(scope=scope)
+        is_read = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+
+        async def got() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
 
         async def sent(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
+                own = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                    own.setdefault(name, value)
+            elif not message.get("more_body", False) and not is_read:
+                await send({**message, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        while not is_read:
+                            await got()
+                message = {"type": "http.response.body"}
             await send(message)
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         state: dict[str, Any] = scope.setdefault("state", {})
         try:
-            await self.app(scope, receive, sent)
+            await self.app(scope, got, sent)
         except Exception:  # a mistake of ours: the trace is for the log alone
             log("error", path=scope["path"], traceback=traceback.format_exc())
-            if status:
-                raise
-            problem = ProblemError(500, "this is a mistake of samaf's own; its log says more", CLOSE)
-            await problem.response()(scope, receive, sent)
+            if not status:
+                await mistake().response()(scope, got, sent)
+            elif not is_answered:
+                raise  # the connection is closed, as the answer is not whole
         finally:
             seconds = time.perf_counter() - began_s
             route = getattr(scope.get("route"), "path", "other")

@@ -52,6 +52,11 @@ def busy(status: int, detail: str, seconds: int = 1) -> ProblemError:
     return ProblemError(status, detail, {"Retry-After": str(seconds)})
 
 
+def mistake() -> ProblemError:
+    """What nobody but samaf is to blame for; the log says what it was."""
+    return ProblemError(500, "this is a mistake of samaf's own; its log says more", CLOSE)
+
+
 def of_error(error: SamafError) -> ProblemError:
     """What an error of the engine is to the caller."""
     message = str(error)
@@ -89,6 +94,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(SamafError)
     async def _(request: Request, error: SamafError) -> Response:
         return of_error(error).response()
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> Response:
+        return mistake().response()
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:

@@ -49,6 +49,7 @@ def listening(host: str, port: int) -> socket.socket:
     ------
     SamafError
     """
+    made = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -58,6 +59,8 @@ def listening(host: str, port: int) -> socket.socket:
         made.bind(address)
         made.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
+        if made is not None:
+            made.close()
         why = getattr(error, "strerror", None) or error
         raise SamafError(f"{shown(host)} port {port}: cannot be listened on ({why}); choose others") from None
     return made
