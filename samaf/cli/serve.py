@@ -86,7 +86,7 @@ def add_parser(commands: Any) -> None:
     for option, default, what in (
         ("--max-clip", 600, "seconds of audio of a clip that is searched for"),
         ("--max-recording", 86_400, "seconds of audio of a recording that is added"),
-        ("--max-decoding", 60, "seconds that a clip may take to decode"),
+        ("--max-decoding", 60, "seconds that a clip may take to decode, and a recording ten times as long"),
     ):
         bounds.add_argument(
             option, type=positive, default=float(default), metavar="S", help=f"{what} (default {default})"
@@ -160,7 +160,7 @@ def _options(args: argparse.Namespace, folder: Path) -> Options:
         bounds=Bounds(
             n_bytes=args.max_megabytes * 1_000_000,
             clip=AudioBounds(args.max_clip, args.max_decoding),
-            recording=AudioBounds(args.max_recording),
+            recording=AudioBounds(args.max_recording, 10 * args.max_decoding),
             requests=args.max_requests,
             requests_per_client=args.max_requests_per_client,
         ),

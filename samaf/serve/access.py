@@ -146,12 +146,12 @@ _BEARER = HTTPBearer(auto_error=False, description="a token of the service's fil
 Sent = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
-def may_read(request: Request, sent: Sent) -> str:
+async def may_read(request: Request, sent: Sent) -> str:
     """Let those read who may; returns what the caller is called."""
     return _caller(request, sent, writes=False)
 
 
-def may_write(request: Request, sent: Sent) -> str:
+async def may_write(request: Request, sent: Sent) -> str:
     """Let those write who may; returns what the caller is called."""
     return _caller(request, sent, writes=True)
 

@@ -350,7 +350,8 @@ def _add_tracks(app: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 100,
         text: Annotated[str, Query(max_length=200, description="words of title, artist or path")] = "",
     ) -> Response:
-        return _json(await service.engine.run(lambda: service.tracks(after, limit, text)))
+        with service.slots.taken(service.worker, caller):  # to look for words is to read all of them
+            return _json(await service.engine.run(lambda: service.tracks(after, limit, text)))
 
     @app.get("/v1/tracks/{track_id}", summary="One track", responses=answers(TRACK, "The track."))
     async def track(caller: Reader, track_id: int) -> Response:
