@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGTERM, signal
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from samaf.serve.problems import ProblemError
 
 HEAD_BYTES = 1 << 15
 """Longest head of a request."""
@@ -38,6 +41,32 @@ class Protocol(H11Protocol):
         if late is not None:
             late.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a request that came whole, though nothing more will come; hang up on half of one."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, unless an answer has begun; whoever works on its head is not to answer too."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.abort()
+                return
+        answer = ProblemError(400, "this is no request of HTTP; see RFC 9112").response()
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _abort_if_silent(self) -> None:
         if self.cycle is None:
