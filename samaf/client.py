@@ -308,9 +308,11 @@ class Client:
 
     Examples
     --------
-    >>> with Client("http://127.0.0.1:8765") as client:
-    ...     client.search("clip.wav")[0].title
-    'Gymnopédie No. 1'
+    ::
+
+        with Client("http://127.0.0.1:8765") as client:
+            for match in client.search("clip.wav"):
+                print(match.title, match.track_start_s)
     """
 
     def __init__(
@@ -440,8 +442,10 @@ class AsyncClient:
 
     Examples
     --------
-    >>> async with AsyncClient("http://127.0.0.1:8765") as client:
-    ...     matches = await client.search("clip.wav")
+    ::
+
+        async with AsyncClient("http://127.0.0.1:8765") as client:
+            matches = await client.search("clip.wav")
     """
 
     def __init__(

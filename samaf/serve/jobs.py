@@ -217,10 +217,11 @@ class WriterProcess:
         library.add(list(asked), outcome=outcome, bounds=self._options.bounds.recording)
 
     def _removed(self, library: Library, track_id: int) -> bool:
-        try:
-            track = library.index.track(track_id)
-        except StoreError:
-            return False
+        with library.index.snapshot() as snapshot:
+            try:
+                track = snapshot.track(track_id)
+            except KeyError:
+                return False
         there = library.index.remove([track_id]) > 0
         for path in (track.path, *(alias.path for alias in track.aliases)):
             folder = os.path.dirname(os.path.normpath(path))
