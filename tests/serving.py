@@ -36,7 +36,7 @@ class Service:
         self._is_there = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._is_there.wait(120), self.lines
+        assert self._is_there.wait(300), self.lines  # a busy machine takes minutes
         found = next(
             filter(None, (re.search(r" at (https?://(.*?):(\d+)) ", line) for line in self.lines)), None
         )
