@@ -14,6 +14,7 @@ from typing import Any
 from samaf.cli.common import (
     DONE,
     add_json,
+    code_lengths,
     complain,
     console,
     count,
@@ -29,7 +30,7 @@ _EXAMPLES = """\
 examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
-  samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
+  samaf train --data speech/ --preset paper --bits 256     the configuration of the SAMAF paper
   samaf index add --db mine.samafdb --model mine.npz ~/Music
 
 The same command goes on where it was stopped: the work folder beside the model holds the rendered audio and the
@@ -58,6 +59,12 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--preset", choices=("samaf", "samaf-4", "paper"), default="samaf", help="default samaf"
+    )
+    parser.add_argument(
+        "--bits",
+        type=code_lengths,
+        metavar="N,N",
+        help="code lengths, of 64, 128, 256 (default: the preset's)",
     )
     parser.add_argument("--steps", type=count, metavar="N", help="training steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
@@ -104,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             noise=args.noise,
             rooms=args.ir,
             out=out,
-            preset=PRESETS[args.preset].with_options(steps=args.steps),
+            preset=PRESETS[args.preset].with_options(bits=args.bits, steps=args.steps),
             seed=args.seed,
             jobs=args.jobs or 0,
             progress=counted(bar),
