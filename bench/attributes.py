@@ -54,10 +54,12 @@ TRANSFORMATIONS = tuple(
     """.split()
 )
 """What SoX can do to a clip, as :mod:`bench.degrade` names it."""
-ABOUT = (
+TITLE = "What hashes tell of a recording"
+REMARKS = (
+    "After the SAMAF article (Báez-Suárez et al. 2020), which classifies attributes of recordings by their hashes.",
     "Balanced accuracy in %: the mean of the classes' recalls, each recording counting once; its 95 % interval by "
     "bootstrap over recordings, which has no width where all answers are right. Classifiers: the nearest neighbour "
-    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone."
+    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone.",
 )
 """What a reader of the tables must know."""
 CLASSIFIERS = ("nearest", "linear")
