@@ -30,6 +30,7 @@ from baselines.autoencoder import FEATURES, FRONT_ENDS
 from baselines.autoencoder.features import CLIP, clips_of, inputs_of
 from baselines.base import Float32, Match, Tables
 from baselines.networks import NetworkBaseline, NetworkParameters, check_maker, maker
+from baselines.vectors import lead
 from samaf.audio import SAMPLE_RATE
 
 SEGMENT_HOP_S = 2.5
@@ -92,9 +93,10 @@ class UNetParameters(NetworkParameters):
 class UNet(NetworkBaseline):
     """A trained autoencoder, and its codes in a flat FAISS index.
 
-    The score is the mean over the clip's segments of how alike each is to its nearest neighbour at the place named,
-    from 0 to 1. The article has no threshold: whatever is nearest is the answer. An offset is as good as the distance
-    to the stored grid: a clip of 4 s is told to 1.25 s.
+    The article has no threshold: whatever is nearest is the answer. How alike a clip and its nearest are depends on
+    its length, as what is filled up with zeros is like everything; the score is therefore how far the place named
+    leads the best one in any other recording (:func:`baselines.vectors.lead`). An offset is as good as the distance to
+    the stored grid: a clip of 4 s is told to 1.25 s.
 
     Raises
     ------
@@ -131,8 +133,8 @@ class UNet(NetworkBaseline):
         place = self._store.vote(codes[has_content], starts_s[has_content])
         if place is None:
             return None
-        song, offset_s, score = place
-        return Match(self.tracks[song], offset_s, score / len(codes))
+        song, offset_s, votes, others = place
+        return Match(self.tracks[song], offset_s, lead(votes / len(codes), others / len(codes)))
 
     def tables(self) -> Tables:
         """All fingerprints, their ids, and which network made them."""
@@ -189,7 +191,7 @@ class Store:
         alike = np.maximum(np.float32(1.0) - distances / (2 * lengths), np.float32(0.0))
         return alike, ids // _SEGMENTS, ids % _SEGMENTS
 
-    def vote(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float] | None:
+    def vote(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float, float] | None:
         """The place that codes of a clip's segments agree on.
 
         Parameters
@@ -200,26 +202,33 @@ class Store:
 
         Returns
         -------
-        song, offset_s, votes
+        song, offset_s, votes, others
             None where there is nothing to compare. Votes are those for places within one stored segment of this one,
-            one of each code at most; of them, the one most alike tells the offset.
+            one of each code at most; of them, the one most alike tells the offset. `others` are those for the best
+            place in any other song; no fewer than these, where none is near.
         """
         if not len(codes) or not self._index.ntotal:
             return None
         alike, songs, segments = self.nearest(codes)
         begins_s = SEGMENT_HOP_S * segments - starts_s[:, None]
-        best = (-1, 0.0, -1.0)
+        found: list[tuple[float, int, float]] = []  # the best of each song: votes, song, offset_s
         for song in np.unique(songs):
+            best = (-1.0, -1, 0.0)
             of_song = np.where(songs == song, alike, np.float32(0.0))
             for i, k in zip(*np.nonzero(songs == song), strict=True):
                 near = np.abs(begins_s - begins_s[i, k]) <= SEGMENT_HOP_S / 2
                 votes = np.where(near, of_song, np.float32(0.0)).max(axis=1)
                 total = float(votes.sum())
-                if total > best[2]:
+                if total > best[0]:
                     row = int(votes.argmax())
                     column = int(np.where(near[row], of_song[row], np.float32(-1.0)).argmax())
-                    best = (int(song), float(begins_s[row, column]), total)
-        return best
+                    best = (total, int(song), float(begins_s[row, column]))
+            found.append(best)
+        found.sort(key=lambda one: -one[0])
+        total, song, offset_s = found[0]
+        # What was not looked at is at most as like a code as the last that was.
+        others = found[1][0] if len(found) > 1 else float(alike[:, -1].sum())
+        return song, offset_s, total, others
 
 
 class Code:

@@ -325,6 +325,11 @@ def test_all_segments_of_a_clip_vote() -> None:
         2 * 2.5 - 0.5,
     )  # told by the one that is most alike
     assert 1.5 < place[2] < 2.0
+    assert place[3] == pytest.approx(1.0, abs=0.2)  # the other song has but the misled one
+    alone = Store(320)
+    alone.add(0, np.arange(6), right)
+    song, _, votes, others = alone.vote(asked[2:], starts_s[2:]) or (-1, 0.0, 0.0, 0.0)
+    assert song == 0 and votes == pytest.approx(1.0, abs=1e-5) and 0 <= others < 0.5
     assert store.vote(codes(0), np.empty(0)) is None
     assert Store(320).vote(asked, starts_s) is None
 
