@@ -9,9 +9,9 @@ shorter; ``IndexIDMap(IndexFlatL2(320))``; five nearest; songs numbered as they 
 the highest number; a table of names; a clip shorter than 4 s filled up with zeros.
 
 What is ours: an entry's id tells the segment besides the song, as the contract wants an offset. A clip longer than 4 s,
-of which the article takes the first 4 s, has a fingerprint every :data:`QUERY_HOP_S`, and all of them vote: the closer
-one lies to the stored grid, the more it knows. A vote counts as much as code and neighbour are alike. Segments without
-content have no fingerprint.
+of which the article takes the first 4 s, has a fingerprint every :data:`QUERY_HOP_S`, and the one that is most like a
+stored one decides: the closer one lies to the stored grid, the more it knows, and those that lie far from it know
+nothing. Segments without content have no fingerprint.
 
 The network is :mod:`baselines.autoencoder.network`, its input :mod:`baselines.autoencoder.features`.
 """
@@ -126,15 +126,15 @@ class UNet(NetworkBaseline):
         self.tracks.append(track_id)
 
     def query(self, samples: Float32) -> Match | None:
-        """The place that most of a clip's segments agree on."""
+        """Where the segment lies that is most like a stored one."""
         filled = np.pad(samples, (0, max(0, CLIP - len(samples))))
         codes, has_content = self._code(clips_of(filled, round(QUERY_HOP_S * SAMPLE_RATE)))
         starts_s = QUERY_HOP_S * np.arange(len(codes))
-        place = self._store.vote(codes[has_content], starts_s[has_content])
+        place = self._store.place(codes[has_content], starts_s[has_content])
         if place is None:
             return None
-        song, offset_s, votes, others = place
-        return Match(self.tracks[song], offset_s, lead(votes / len(codes), others / len(codes)))
+        song, offset_s, alike, others = place
+        return Match(self.tracks[song], offset_s, lead(alike, others))
 
     def tables(self) -> Tables:
         """All fingerprints, their ids, and which network made them."""
@@ -191,8 +191,8 @@ class Store:
         alike = np.maximum(np.float32(1.0) - distances / (2 * lengths), np.float32(0.0))
         return alike, ids // _SEGMENTS, ids % _SEGMENTS
 
-    def vote(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float, float] | None:
-        """The place that codes of a clip's segments agree on.
+    def place(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float, float] | None:
+        """Where a clip lies by that of its segments which is most like a stored one.
 
         Parameters
         ----------
@@ -202,33 +202,20 @@ class Store:
 
         Returns
         -------
-        song, offset_s, votes, others
-            None where there is nothing to compare. Votes are those for places within one stored segment of this one,
-            one of each code at most; of them, the one most alike tells the offset. `others` are those for the best
-            place in any other song; no fewer than these, where none is near.
+        song, offset_s, alike, others
+            None where there is nothing to compare. `others` is how alike any segment and one of any other song are at
+            most.
         """
         if not len(codes) or not self._index.ntotal:
             return None
         alike, songs, segments = self.nearest(codes)
-        begins_s = SEGMENT_HOP_S * segments - starts_s[:, None]
-        found: list[tuple[float, int, float]] = []  # the best of each song: votes, song, offset_s
-        for song in np.unique(songs):
-            best = (-1.0, -1, 0.0)
-            of_song = np.where(songs == song, alike, np.float32(0.0))
-            for i, k in zip(*np.nonzero(songs == song), strict=True):
-                near = np.abs(begins_s - begins_s[i, k]) <= SEGMENT_HOP_S / 2
-                votes = np.where(near, of_song, np.float32(0.0)).max(axis=1)
-                total = float(votes.sum())
-                if total > best[0]:
-                    row = int(votes.argmax())
-                    column = int(np.where(near[row], of_song[row], np.float32(-1.0)).argmax())
-                    best = (total, int(song), float(begins_s[row, column]))
-            found.append(best)
-        found.sort(key=lambda one: -one[0])
-        total, song, offset_s = found[0]
+        row, column = np.unravel_index(int(alike.argmax()), alike.shape)
+        song = int(songs[row, column])
+        elsewhere = alike[songs != song]
         # What was not looked at is at most as like a code as the last that was.
-        others = found[1][0] if len(found) > 1 else float(alike[:, -1].sum())
-        return song, offset_s, total, others
+        others = float((elsewhere if len(elsewhere) else alike[:, -1]).max())
+        offset_s = SEGMENT_HOP_S * float(segments[row, column]) - float(starts_s[row])
+        return song, offset_s, float(alike[row, column]), others
 
 
 class Code:
