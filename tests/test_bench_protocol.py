@@ -332,5 +332,5 @@ def test_where_a_network_lies_makes_no_other_system(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("baselines.contrastive.ContrastiveParameters.network", "ab" * 32)
     found = protocol.entry("contrastive", encoder="lstm", values=128, projection="divided", weights="/n")
     assert found.system.key == "contrastive-lstm-128-divided"
-    assert found.system.label == "contrastive, lstm, 128 values, divided projection"
+    assert found.system.label == "contrastive, lstm, 128 values"
     assert found.system.parameters["network"] == "ab" * 32
