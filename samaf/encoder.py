@@ -35,7 +35,8 @@ from samaf.features import (
 )
 from samaf.fingerprint import Fingerprint, confidence_of, mark_rows
 from samaf.isolated import IsolatedStream
-from samaf.onnx_runtime import onnxruntime
+from samaf.onnx_runtime import session, whole_products
+from samaf.packed import Stored
 from samaf.settings import BITS, QUERY_HOP_S, REFERENCE_HOP_S
 from samaf.weights import DEFAULT_PATH, Weights
 
@@ -49,8 +50,6 @@ EDGE_FRAMES = 3
 LEAST_KNOWN = 0.25
 """Share of a window that must lie in the clip; of less, too few bits are right to find or to judge anything by."""
 
-_BATCH = 128
-"""Windows that go through the network at once."""
 _MOST_LOG_SCALE = 16.0
 """Logarithm of the most that clarity multiplies activations by: with no weights are they infinite."""
 _PEAK = 2.0**32
@@ -76,63 +75,50 @@ class Network:
     """
 
     def __init__(self, weights: Weights, bits: int) -> None:
-        self.n_inputs = weights.kernel.shape[0]
+        self.n_inputs = weights.n_inputs
         self._made_of = weights, bits
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        # An arena would keep the memory of as many calls as ever ran at once; without one it is no slower.
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        self._session = onnxruntime.InferenceSession(
-            _graph(weights, bits), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(_graph(weights, bits, weights.arrays if whole_products() else weights.floats))
 
     def __call__(self, windows: Float32) -> Float32:
         """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs), scaled by each window's clarity."""
         out = np.empty((len(windows), self._made_of[1]), np.float32)
-        for at in range(0, len(windows), _BATCH):  # the gates of all steps at once take 150 kB a window
-            steps = np.ascontiguousarray(windows[at : at + _BATCH].swapaxes(0, 1), np.float32)
-            out[at : at + _BATCH] = self._session.run(None, {"steps": steps})[0][0]
+        batch = self._made_of[0].body.batch
+        for at in range(0, len(windows), batch):
+            some = np.ascontiguousarray(windows[at : at + batch], np.float32)
+            out[at : at + batch] = self._session.run(None, {"windows": some})[0]
         return out
 
     def __reduce__(self) -> tuple[type[Network], tuple[Weights, int]]:
         return Network, self._made_of  # a session cannot be pickled
 
 
-def _graph(weights: Weights, bits: int) -> bytes:
-    """ONNX model: "steps" (steps, n, inputs) -> "activations" (1, n, bits)."""
-
-    def reordered(gates: Float32) -> Float32:
-        i, f, c, o = np.split(gates, 4, axis=-1)
-        return np.concatenate([i, o, f, c], axis=-1)
-
-    bias = reordered(weights.bias)
+def _graph(weights: Weights, bits: int, arrays: Stored) -> bytes:
+    """ONNX model: "windows" (n, steps, inputs) -> "activations" (n, bits)."""
     clarity = np.zeros(weights.units + 1, np.float32) if weights.clarity is None else weights.clarity
+    body = weights.body.graph(arrays)
+    node = onnx_graph.node
     return onnx_graph.model(
         "encoder",
         [
-            onnx_graph.node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=weights.units),
-            onnx_graph.node("MatMul", ["last", "dense"], ["product"]),
-            onnx_graph.node("Add", ["product", "dense_bias"], ["bare"]),
-            onnx_graph.node("MatMul", ["last", "clarity"], ["clear"]),
-            onnx_graph.node("Add", ["clear", "clarity_bias"], ["log_scale"]),
-            onnx_graph.node("Min", ["log_scale", "most"], ["bounded"]),
-            onnx_graph.node("Exp", ["bounded"], ["scale"]),
-            onnx_graph.node("Mul", ["bare", "scale"], ["activations"]),
+            *body.nodes,
+            node("MatMul", ["state", "dense"], ["product"]),
+            node("Add", ["product", "dense_bias"], ["bare"]),
+            node("MatMul", ["state", "clarity"], ["clear"]),
+            node("Add", ["clear", "clarity_bias"], ["log_scale"]),
+            node("Min", ["log_scale", "most"], ["bounded"]),
+            node("Exp", ["bounded"], ["scale"]),
+            node("Mul", ["bare", "scale"], ["activations"]),
         ],
         constants={
-            # one direction first; ONNX has a bias each for w and r
-            "w": reordered(weights.kernel).T[None],
-            "r": reordered(weights.recurrent).T[None],
-            "b": np.concatenate([bias, np.zeros_like(bias)])[None],
-            "dense": weights.dense[:, :bits],
-            "dense_bias": weights.dense_bias[:bits],
+            **body.constants,
+            "dense": weights.floats["dense"][:, :bits],
+            "dense_bias": weights.floats["dense_bias"][:bits],
             "clarity": clarity[:-1, None],
             "clarity_bias": clarity[-1:],
             "most": np.array([_MOST_LOG_SCALE], np.float32),
         },
-        inputs={"steps": ("steps", "n", len(weights.kernel))},
-        outputs={"activations": (1, "n", bits)},
+        inputs={"windows": ("n", WINDOW_FRAMES // weights.stack, weights.n_inputs)},
+        outputs={"activations": ("n", bits)},
     )
 
 
@@ -175,7 +161,7 @@ class Encoder:
         self.path = Path(model) if model is not None else DEFAULT_PATH
         self.weights = Weights.load(self.path)
         inputs = FRONT_ENDS[self.weights.front_end][0].n_values if self.weights.front_end in FRONT_ENDS else 0
-        if inputs * self.weights.stack != len(self.weights.kernel) or WINDOW_FRAMES % self.weights.stack:
+        if inputs * self.weights.stack != self.weights.n_inputs or WINDOW_FRAMES % self.weights.stack:
             raise ModelError(
                 f"{shown(self.path)}: made for a front end that this samaf does not have; update samaf"
             )
@@ -191,9 +177,8 @@ class Encoder:
     @property
     def macs(self) -> int:
         """Multiplications with addition that the network needs for one hash."""
-        steps = WINDOW_FRAMES // self.weights.stack
-        dense = self.weights.units * self.bits
-        return steps * (self.weights.kernel.size + self.weights.recurrent.size) + dense
+        body = self.weights.body.macs(WINDOW_FRAMES // self.weights.stack)
+        return body + self.weights.units * self.bits
 
     def encode(
         self,
@@ -331,7 +316,7 @@ class Encoder:
             levels = np.concatenate([levels, new_levels])
             known = np.concatenate([known, is_known])
             while start + WINDOW_FRAMES <= len(frames):
-                k = min(_BATCH, (len(frames) - start - WINDOW_FRAMES) // hop + 1)
+                k = min(self.weights.body.batch, (len(frames) - start - WINDOW_FRAMES) // hop + 1)
                 at = (start + hop * np.arange(k))[:, None] + np.arange(WINDOW_FRAMES)
                 windows, there = frames[at], known[at]
                 share = there.mean(axis=1, dtype=np.float32)

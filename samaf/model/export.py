@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samaf.bodies import Lstm
 from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
 from samaf.model.calibrate import calibrate
@@ -78,17 +79,14 @@ def export_weights(
     training
         The log, a dict an epoch; its last row goes into the file.
     """
-    kernel, recurrent, bias = (w.numpy() if hasattr(w, "numpy") else w for w in model.encoder.get_weights())
-    dense, dense_bias = model.code.get_weights()
+    names = ["kernel", "recurrent", "bias", "dense", "dense_bias"]
+    arrays = dict(zip(names, [*model.encoder.get_weights(), *model.code.get_weights()], strict=True))
     facts: dict[str, Any] = {"preset": preset.to_json(), "last_epoch": training[-1] if training else {}}
     Weights(
         front_end=preset.front_end,
         stack=preset.stack,
         bits=preset.bits,
-        kernel=kernel,
-        recurrent=recurrent,
-        bias=bias,
-        dense=dense,
-        dense_bias=dense_bias,
+        body=Lstm(preset.n_inputs, preset.units),
+        arrays=arrays,
         facts=facts,
     ).save(path)
