@@ -467,6 +467,18 @@ def test_an_export_searches_among_some_of_many(trained: Path, monkeypatch: pytes
     assert len(seen[0]) == 2
 
 
+def test_an_export_may_be_quantised(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrated on the training's own recordings."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    monkeypatch.setattr(export, "export_quantised", lambda *args, **options: calls.append((args, options)))
+    out = trained.parent / "m.npz"
+    export.export_checkpoint(trained, out, storage="int8", compatible=True)
+    [((source, to, [held_out], library), options)] = calls
+    assert (source, to) == (trained / export.LATEST, out) and len(held_out) == 1 and len(library) == 3
+    assert (options["storage"], options["compatible"], options["seed"]) == ("int8", True, 7)
+    assert options["sources"] == Sources([], [], held_out)
+
+
 @pytest.mark.parametrize("name", ["state.json", "corpus.json", "chunks.npz"])
 def test_a_folder_without_a_training_is_refused(trained: Path, name: str) -> None:
     (trained / name).unlink()

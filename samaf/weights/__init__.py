@@ -23,7 +23,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from samaf.atomic import atomic_write
 from samaf.bodies import Body, Lstm, body_of
 from samaf.errors import ModelError, shown
-from samaf.packed import Packed, groups, unpacked
+from samaf.packed import WIDTHS, Packed, groups, unpacked
 from samaf.untrusted import named, opened, parse_json, text, whole, why
 from samaf.weights.arrays import Arrays
 
@@ -142,6 +142,15 @@ class Weights:
             else:
                 stored[name] = np.ascontiguousarray(array, "<f2")
         return stored
+
+    def quantised(self, storage: str) -> Weights:
+        """The same network with its matrices in fewer bits, ``"int8"`` or ``"int4"``; not calibrated."""
+        arrays = {
+            name: Packed.of(array, WIDTHS[storage]) if array.ndim == 2 else array
+            for name, array in self.floats.items()
+        }
+        facts = {**self.facts, "quantised": storage}
+        return replace(self, arrays=arrays, calibration={}, facts=facts, compatible_with=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, at once or not at all."""
