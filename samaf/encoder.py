@@ -63,6 +63,21 @@ Part = tuple[Float32, Float32, NDArray[np.bool_]]
 """Frames, their levels, and which of them are known."""
 
 
+def load_weights(path: PathLike) -> Weights:
+    """Weights of a file, made for a front end that there is.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or there is none such.
+    """
+    weights = Weights.load(path)
+    values = FRONT_ENDS[weights.front_end][0].n_values if weights.front_end in FRONT_ENDS else 0
+    if values * weights.stack != weights.n_inputs or WINDOW_FRAMES % weights.stack:
+        raise ModelError(f"{shown(path)}: made for a front end that this samaf does not have; update samaf")
+    return weights
+
+
 class Network:
     """The encoder half of the autoencoder, as a session of onnxruntime; any number of threads may call one.
 
@@ -159,12 +174,7 @@ class Encoder:
         self, model: PathLike | None = None, *, bits: int = BITS, query_hop_s: float = QUERY_HOP_S
     ) -> None:
         self.path = Path(model) if model is not None else DEFAULT_PATH
-        self.weights = Weights.load(self.path)
-        inputs = FRONT_ENDS[self.weights.front_end][0].n_values if self.weights.front_end in FRONT_ENDS else 0
-        if inputs * self.weights.stack != self.weights.n_inputs or WINDOW_FRAMES % self.weights.stack:
-            raise ModelError(
-                f"{shown(self.path)}: made for a front end that this samaf does not have; update samaf"
-            )
+        self.weights = load_weights(self.path)
         if bits not in self.weights.bits:
             lengths = ", ".join(map(str, self.weights.bits))
             raise ModelError(

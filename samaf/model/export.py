@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samaf.bodies import Lstm
 from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
 from samaf.model.calibrate import calibrate
@@ -150,7 +149,12 @@ def export_quantised(
 
 
 def export_weights(
-    model: Autoencoder, preset: Preset, path: Path, *, training: list[dict[str, float]]
+    model: Autoencoder,
+    preset: Preset,
+    path: Path,
+    *,
+    training: list[dict[str, float]],
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the encoder half of `model`; the decoder served training alone.
 
@@ -158,15 +162,18 @@ def export_weights(
     ----------
     training
         The log, a dict an epoch; its last row goes into the file.
+    origin
+        What it was made from (see :func:`samaf.model.fit.train`).
     """
-    names = ["kernel", "recurrent", "bias", "dense", "dense_bias"]
-    arrays = dict(zip(names, [*model.encoder.get_weights(), *model.code.get_weights()], strict=True))
+    dense, dense_bias = model.code.get_weights()
     facts: dict[str, Any] = {"preset": preset.to_json(), "last_epoch": training[-1] if training else {}}
+    if origin:
+        facts["origin"] = dict(origin)
     Weights(
         front_end=preset.front_end,
         stack=preset.stack,
         bits=preset.bits,
-        body=Lstm(preset.n_inputs, preset.units),
-        arrays=arrays,
+        body=model.encoder.body,
+        arrays={**model.encoder.arrays(), "dense": dense, "dense_bias": dense_bias},
         facts=facts,
     ).save(path)

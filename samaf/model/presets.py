@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from samaf.bodies import Body, Lstm
 from samaf.features import FRONT_ENDS, WINDOW_FRAMES
+from samaf.weights import Weights
+
+FINE_TUNING_STEPS = 2000
+FINE_TUNING_RATE = 0.25
+"""Peak rate of a fine-tuning over that of a training."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Preset:
         Weights of the composite loss; `balance_weight` is the guard against collapse.
     temperature
         Of the contrast form.
+    distil_weight
+        Of the difference from a teacher's codes, where there is a teacher.
     renderings
         Distorted renderings of each chunk beside the clean one. 0: twins differ by jitter alone.
     jitter_s
@@ -52,6 +60,7 @@ class Preset:
     entropy_weight: float = 0.1
     balance_weight: float = 0.1
     temperature: float = 0.07
+    distil_weight: float = 1.0
     renderings: int = 6
     jitter_s: float = 0.06
     neighbours: float = 0.4
@@ -76,6 +85,11 @@ class Preset:
     def n_inputs(self) -> int:
         """Values that one LSTM step sees."""
         return FRONT_ENDS[self.front_end][0].n_values * self.stack
+
+    @property
+    def body(self) -> Body:
+        """The network that makes a window's state."""
+        return Lstm(self.n_inputs, self.units)
 
     def with_options(self, **options: Any) -> Preset:
         """A copy with some values changed; those given as None stay."""
@@ -117,3 +131,19 @@ PRESETS = {
 def preset_from_json(values: dict[str, Any]) -> Preset:
     """The preset that :meth:`Preset.to_json` wrote."""
     return Preset(**values | {"bits": tuple(values["bits"])})
+
+
+def fine_tuning(preset: Preset, weights: Weights) -> Preset:
+    """A short training by the recipe of a preset that begins with the network of a weights file."""
+    plain = weights.front_end != "log-mel"
+    return replace(
+        preset,
+        front_end=weights.front_end,
+        stack=weights.stack,
+        units=weights.units,
+        bits=weights.bits,
+        variety=0.0 if plain else preset.variety,
+        overlay=0.0 if plain else preset.overlay,
+        steps=FINE_TUNING_STEPS,
+        learning_rate=FINE_TUNING_RATE * preset.learning_rate,
+    )
