@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+from samaf.bodies.cnn import Cnn
 from samaf.bodies.lstm import Lstm
 from samaf.onnx_graph import Part
 from samaf.packed import Stored
 from samaf.untrusted import named, text
 
-__all__ = ["BODIES", "Body", "Lstm", "body_of"]
+__all__ = ["BODIES", "Body", "Cnn", "Lstm", "body_of"]
 
 
 class Body(Protocol):
@@ -56,7 +57,7 @@ class Body(Protocol):
         ...
 
 
-BODIES: dict[str, type[Body]] = {body.kind: body for body in (Lstm,)}
+BODIES: dict[str, type[Body]] = {body.kind: body for body in (Lstm, Cnn)}
 
 
 def body_of(values: Any) -> Body:

@@ -31,6 +31,7 @@ examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
   samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
+  samaf train --data ~/Music --preset cnn            a convolutional network in the LSTM's place
   samaf train --data ~/Music --teacher mine.npz --units 128 --out small.npz      learns from another model
   samaf train --data ~/Music --from mine.npz --units 256 --out narrow.npz        its most important units
   samaf train --data ~/Music --from mine.npz --prune 0.7 --out sparse.npz        most of its weights at 0
@@ -61,7 +62,7 @@ def add_parser(commands: Any) -> None:
         "-o", "--out", default="model.npz", metavar="FILE", help="weights (default model.npz)"
     )
     parser.add_argument(
-        "--preset", choices=("samaf", "samaf-4", "paper"), default="samaf", help="default samaf"
+        "--preset", choices=("samaf", "samaf-4", "cnn", "paper"), default="samaf", help="default samaf"
     )
     parser.add_argument(
         "--from",

@@ -7,6 +7,7 @@ training goes on where its last epoch ended when the same command is given again
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from samaf.model.checkpoints import Checkpoints
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
-from samaf.model.presets import Preset
+from samaf.model.presets import Preset, preset_from_json
 from samaf.model.slimming import narrowed, pruned
 from samaf.model.twins import Twins
 from samaf.picture import can_draw, drawing
@@ -312,7 +313,8 @@ def _same(state: dict[str, Any] | None, about: dict[str, Any]) -> bool:
     """Whether a state is of this training; the number of steps may change."""
     if state is None or state.get("corpus") != about["corpus"] or state.get("origin", {}) != about["origin"]:
         return False
-    return bool({**state["preset"], "steps": 0} == {**about["preset"], "steps": 0})
+    then, now = (replace(preset_from_json(some["preset"]), steps=0) for some in (state, about))
+    return then == now
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
