@@ -133,8 +133,8 @@ def test_it_may_be_pruned_but_not_narrowed() -> None:
     ("body", "reason"),
     [
         ({"kind": "cnn", "bands": 64}, "widths is missing"),
-        ({"kind": "cnn", "bands": 64, "widths": []}, "widths are no list of up to 17"),
-        ({"kind": "cnn", "bands": 64, "widths": [4] * 18}, "widths are no list of up to 17"),
+        ({"kind": "cnn", "bands": 64, "widths": []}, "widths are no list of up to 9"),
+        ({"kind": "cnn", "bands": 64, "widths": [4] * 10}, "widths are no list of up to 9"),
         ({"kind": "cnn", "bands": 64, "widths": [4, 2000]}, "widths is 2000, no whole number"),
         ({"kind": "cnn", "bands": 64, "widths": [4, True]}, "widths is True, no whole number"),
         ({"kind": "cnn", "bands": 0, "widths": [4]}, "bands is 0"),

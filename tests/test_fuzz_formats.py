@@ -20,6 +20,7 @@ import pytest
 from crafted import flipped, hostile, sealed
 from fuzzing import Child
 from synth import tune, write
+from test_cnn import random_cnn
 
 from samaf import Encoder, Library
 from samaf.weights import DEFAULT_PATH, Weights
@@ -322,11 +323,12 @@ def fuzz_weights(good: Good, tmp_path: Path, step: int) -> list[str]:
     faults: list[str] = []
     query = good.folder / "query.samaf"
     before = good.db.read_bytes()
-    sources = [DEFAULT_PATH, tmp_path / "int4.npz"]
+    sources = [DEFAULT_PATH, tmp_path / "int4.npz", tmp_path / "cnn.npz"]
     shipped = Weights.load()
-    replace(shipped.quantised("int4"), calibration=shipped.calibration).save(sources[1])
+    for made, path in zip((shipped.quantised("int4"), random_cnn()), sources[1:], strict=True):
+        replace(made, calibration=shipped.calibration).save(path)
     with Child() as child:
-        for k in range(0, WEIGHTS, step + step // 2):  # so that each of the sources has its turn
+        for k in range(0, WEIGHTS, step):
             path = tmp_path / f"{k}.npz"
             path.write_bytes(crafted_weights(sources, k))
             faults += child.run("encode", "--confidence", "--json", "--model", path, good.clip).faults

@@ -23,7 +23,7 @@ from samaf.packed import Stored, unpacked
 from samaf.untrusted import named, whole
 
 _MOST_BANDS = 1024
-_MOST_BLOCKS = 16
+_MOST_BLOCKS = 8
 _MOST_CHANNELS = 1024
 _MOST_MACS = 1 << 30
 
@@ -156,7 +156,7 @@ class Cnn:
 
     @classmethod
     def from_json(cls, sizes: dict[str, Any]) -> Cnn:
-        """The body of such sizes: up to 16 blocks of up to 1024 channels, 2^30 multiplications in all."""
+        """The body of such sizes: up to 8 blocks of up to 1024 channels, 2^30 multiplications in all."""
         named(sizes, "bands", "widths")
         widths = sizes["widths"]
         if not isinstance(widths, list) or not 1 <= len(widths) <= 1 + _MOST_BLOCKS:

@@ -1,8 +1,12 @@
-"""The networks of :mod:`samaf.bodies` as Keras layers: they are trained as these, and begun from a weights file."""
+"""The networks of :mod:`samaf.bodies` as Keras layers, from windows (n, steps, inputs) to states (n, units).
+
+Each knows its ``body``; gives the ``arrays`` that a weights file holds of it; can ``begin`` with those of one; and has
+``matrices``, the variables whose arrays have two dimensions.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,24 +17,6 @@ from samaf.bodies import Body, Cnn, Lstm
 from samaf.features import WINDOW_FRAMES
 
 Float32 = NDArray[np.float32]
-
-
-class Encoder(Protocol):
-    """A Keras layer from windows (n, steps, inputs) to states (n, units)."""
-
-    body: Body
-
-    def arrays(self) -> dict[str, Float32]:
-        """What a weights file holds of it."""
-        ...
-
-    def begin(self, arrays: dict[str, Float32]) -> None:
-        """Take these arrays; the layer is built."""
-        ...
-
-    def matrices(self) -> dict[str, keras.Variable]:
-        """Variables whose arrays have two dimensions."""
-        ...
 
 
 class LstmLayer(keras.layers.LSTM):

@@ -184,8 +184,9 @@ def train(
     origin: dict[str, Any] = {}
     begun = taught = None
     if start is not None:
-        origin["from"] = load_weights(start).own_id
-        begun = _begun(start, preset, prune)
+        begun = load_weights(start)
+        origin["from"] = begun.own_id
+        begun = _begun(begun, start, preset, prune)
         if prune is not None:
             origin["prune"] = prune
     if teacher is not None:
@@ -208,9 +209,8 @@ def train(
     return out
 
 
-def _begun(start: Path, preset: Preset, prune: float | None) -> Weights:
-    """The encoder to begin with."""
-    weights = load_weights(start)
+def _begun(weights: Weights, start: Path, preset: Preset, prune: float | None) -> Weights:
+    """The encoder to begin with, out of that of a file."""
     if preset.units != weights.units:
         if preset.units > weights.units or not isinstance(weights.body, Lstm):
             raise ModelError(

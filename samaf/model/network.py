@@ -1,9 +1,9 @@
 """The sequence-to-sequence autoencoder and its training step.
 
 Encoder: an LSTM over the steps of a window, or another network of :mod:`samaf.bodies`; its state goes through a dense
-layer whose outputs are the code's real values (tanh in training, the sign at run time).
-Decoder: an LSTM that sees the code at every step gives back the clean window (Baez-Suarez et al. 2020, section 3;
-denoising as in Vincent et al. 2008).
+layer whose outputs are the code's real values (tanh in training, the sign at run time). Decoder: an LSTM that sees
+the code at every step gives back the clean window (Baez-Suarez et al. 2020, section 3; denoising as in Vincent et al.
+2008).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Autoencoder(keras.Model):
     masked
         Weights of its matrices that are 0 at the start stay so.
     teacher
-        The codes are to come near those of this model, too, whose first bits are of the same length.
+        The codes are to come near the beginning of this model's, too.
     """
 
     def __init__(

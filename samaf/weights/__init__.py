@@ -127,9 +127,14 @@ class Weights:
         return digest.hexdigest()
 
     @property
+    def is_packed(self) -> bool:
+        """Whether any matrix has codes of few bits."""
+        return any(isinstance(array, Packed) for array in self.arrays.values())
+
+    @property
     def _version(self) -> int:
-        plain = not any(isinstance(array, Packed) for array in self.arrays.values())
-        return 1 if isinstance(self.body, Lstm) and plain and self.compatible_with is None else 2
+        plain = isinstance(self.body, Lstm) and not self.is_packed and self.compatible_with is None
+        return 1 if plain else 2
 
     def _stored(self) -> dict[str, NDArray[Any]]:
         """The network's arrays as the file holds them."""
