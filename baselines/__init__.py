@@ -15,6 +15,7 @@ SYSTEMS = {
     "panako": "baselines.panako:Panako",
     "contrastive": "baselines.contrastive:Contrastive",
     "signs": "baselines.signs:Signs",
+    "unet": "baselines.unet:UNet",
 }
 """Name -> where its class is; imported only when it is asked for."""
 

@@ -15,21 +15,17 @@ a fraction of the half seconds, by the parabola through the best place's score a
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Float32, Match, Tables
-from baselines.encoders import NETWORK, WEIGHTS
+from baselines.base import Float32, Match, Tables
 from baselines.encoders.features import HOP_S, SAMPLE_RATE, log_mel, windows_of
+from baselines.networks import NetworkBaseline, NetworkParameters, check_maker, maker
 from baselines.vectors import Vectors
-from samaf.errors import ModelError, shown
-from samaf.places import cache_folder
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +36,7 @@ _AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class ContrastiveParameters:
+class ContrastiveParameters(NetworkParameters):
     """Settings of :class:`Contrastive`.
 
     Attributes
@@ -59,40 +55,17 @@ class ContrastiveParameters:
     weights: str = ""
 
     @property
-    def folder(self) -> Path:
-        """Where the network lies.
-
-        Raises
-        ------
-        ModelError
-            If the user has no folder for it.
-        """
-        root = Path(self.weights) if self.weights else default_root()
-        return root / f"contrastive-{self.encoder}-{self.values}-{self.projection}"
+    def title(self) -> str:
+        """The name of the network's folder."""
+        return f"contrastive-{self.encoder}-{self.values}-{self.projection}"
 
     @property
-    def network(self) -> str:
-        """SHA-256 of the network's weights, in hexadecimal digits."""
-        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()
-
-
-def default_root() -> Path:
-    """Where networks are kept if nobody says otherwise: ``networks`` in the user's cache folder of samaf."""
-    cache = cache_folder()
-    if cache is None:
-        raise ModelError("this user has no home folder to keep networks in; name a folder with --weights")
-    return cache / "networks"
-
-
-class NetworkBaseline(Baseline):
-    """A system that hears through a trained network, at 8 kHz."""
-
-    sample_rate: ClassVar[int] = SAMPLE_RATE
-
-    @classmethod
-    def identity(cls, parameters: ContrastiveParameters) -> dict[str, Any]:
-        """With the network itself: trained anew, it is another system."""
-        return {**super().identity(parameters), "network": parameters.network}
+    def command(self) -> str:
+        """What to type to train the network."""
+        return (
+            f"bench train contrastive --encoder {self.encoder} --values {self.values} --projection {self.projection} "
+            "--data FOLDER"
+        )
 
 
 class Contrastive(NetworkBaseline):
@@ -108,6 +81,7 @@ class Contrastive(NetworkBaseline):
     """
 
     name: ClassVar[str] = "contrastive"
+    sample_rate: ClassVar[int] = SAMPLE_RATE
     Parameters: ClassVar[type] = ContrastiveParameters
     parameters: ContrastiveParameters
 
@@ -115,16 +89,6 @@ class Contrastive(NetworkBaseline):
         super().__init__(parameters)
         self._embed, self._network = embedding_of(self.parameters), self.parameters.network
         self._vectors = Vectors(self.parameters.values)
-
-    @classmethod
-    def check(cls, parameters: ContrastiveParameters) -> None:
-        """Refuse a network that was never trained."""
-        if not (parameters.folder / NETWORK).exists():
-            raise ModelError(
-                f"{shown(parameters.folder)}: no such network; train it: bench train contrastive "
-                f"--encoder {parameters.encoder} --values {parameters.values} --projection {parameters.projection} "
-                "--data FOLDER"
-            )
 
     @property
     def macs_per_s(self) -> float:
@@ -153,15 +117,12 @@ class Contrastive(NetworkBaseline):
         return {
             "vectors": self._vectors.stored,
             "ends": self._vectors.ends,
-            "network": np.frombuffer(bytes.fromhex(self._network), np.uint8),
+            **maker(self._network),
         }
 
     def restore(self, tables: Tables) -> None:
         """Take back what :meth:`tables` gave; a `ModelError` if another network made it."""
-        if tables["network"].tobytes().hex() != self._network:
-            raise ModelError(
-                f"{shown(self.parameters.folder)}: was trained anew since this store was made; make it again"
-            )
+        check_maker(tables, self._network, self.parameters)
         self._vectors.restore(tables["vectors"], tables["ends"])
 
 
@@ -181,7 +142,9 @@ class Embedding:
 
         shape = (None, *model.input_shape[1:])
         self._run = tf.function(
-            lambda windows: model(windows, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+            lambda windows: model(windows, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32)],
+            autograph=False,
         )
         self.values, self.macs = values, macs(model)
 
@@ -212,4 +175,4 @@ def embedding_of(parameters: ContrastiveParameters) -> Embedding:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from baselines.encoders.training import load
 
-    return Embedding(load(parameters.folder)[0], parameters.values)
+    return Embedding(load(parameters.folder), parameters.values)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Float32
-from baselines.contrastive import Contrastive, ContrastiveParameters, Embedding, NetworkBaseline, embedding_of
-from baselines.encoders import NETWORK
+from baselines.contrastive import ContrastiveParameters, Embedding, embedding_of
 from baselines.encoders.features import SAMPLE_RATE, WINDOW, at_8_khz
 from baselines.indexed import Indexed
+from baselines.networks import NetworkBaseline
 from samaf import Match
 from samaf.atomic import atomic_write
 from samaf.audio import read_audio
@@ -152,6 +152,7 @@ class Signs(NetworkBaseline, Indexed):
     """
 
     name: ClassVar[str] = "signs"
+    sample_rate: ClassVar[int] = SAMPLE_RATE
     Parameters: ClassVar[type] = SignsParameters
     parameters: SignsParameters
 
@@ -174,8 +175,7 @@ class Signs(NetworkBaseline, Indexed):
     def check(cls, parameters: SignsParameters) -> None:
         """Refuse a network that was never trained or calibrated, or whose values make no hash."""
         check_bits(parameters)
-        if not (parameters.folder / NETWORK).exists():
-            Contrastive.check(parameters)
+        super().check(parameters)
         if not (parameters.folder / CALIBRATION).exists():
             raise ModelError(
                 f"{shown(parameters.folder)}: its signs were never calibrated; {_remedy(parameters)}"

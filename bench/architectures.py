@@ -45,6 +45,7 @@ from samaf.atomic import atomic_write
 from samaf.encoder import Encoder
 from samaf.errors import AudioError, SamafError
 from samaf.features import FRONT_ENDS, WINDOW_FRAMES
+from samaf.fingerprint import Fingerprint
 from samaf.index import Index, TrackInfo
 from samaf.model.augment import Sources
 from samaf.model.calibrate import calibration_of
@@ -58,6 +59,10 @@ LSTM = "samaf"
 CONDITIONS = ("clean", "noise5", "noise0", "noise-5", "reverb", "mp3_32", "speed1.05", "rerecord")
 LENGTHS_S = (1.0, 2.0, 5.0)
 TIMED_STEPS = 12
+PLAN = "plan.json"
+"""In an encoder's folder: how many steps it may take."""
+CALIBRATION = "calibration.npz"
+"""There too: what its codes are worth."""
 
 Float32 = NDArray[np.float32]
 
@@ -117,42 +122,59 @@ def lstm_macs(preset: Preset) -> int:
     return preset.body.macs(preset.n_steps)
 
 
-def trained(
-    name: str, corpus: Any, preset: Preset, folder: Path, minutes: float, say: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-    """The network of a name, trained for so long, and what is known of its training."""
+def model_of(name: str, preset: Preset) -> Any:
+    """A new autoencoder with the encoder of a name."""
+    import keras
+
+    from samaf.model.network import Autoencoder
+
+    keras.utils.set_random_seed(0)
+    return Autoencoder(preset, None if name == LSTM else body(name, preset, lstm_macs(preset)))
+
+
+def plan(names: Sequence[str], corpus: Any, preset: Preset, work: Path, minutes: float) -> None:
+    """Find out how many steps each may take in the same time, and write that down in its folder.
+
+    The steps are timed in turns, so that whatever else the machine does meanwhile slows all of them alike. What is
+    written down already stays.
+    """
     import keras
 
     from baselines.encoders.networks import macs
-    from samaf.model.fit import STEPS_PER_EPOCH, Batches, fit
-    from samaf.model.network import Autoencoder
+    from samaf.model.fit import STEPS_PER_EPOCH, Batches
     from samaf.model.twins import Twins
 
-    keras.utils.set_random_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def model_of(preset: Preset) -> Any:
-        encoder = None if name == LSTM else body(name, preset, lstm_macs(preset))
-        return Autoencoder(preset, encoder)
-
-    plan = folder / "plan.json"
-    if not plan.exists():
-        model = model_of(preset)
+    new = [name for name in names if not (work / name / PLAN).exists()]
+    models = {name: model_of(name, preset) for name in new}
+    batches = Batches(Twins(corpus, corpus.split(0)[0]), preset, 0, 0)
+    for model in models.values():
         model.build(None)
         model.compile(optimizer=keras.optimizers.Adam(preset.learning_rate))
-        batches = Batches(Twins(corpus, corpus.split(0)[0]), preset, 0, 0)
         model.train_on_batch(*batches[0])
-        began = time.perf_counter()
-        for k in range(TIMED_STEPS):
-            model.train_on_batch(*batches[k])
-        step_s = (time.perf_counter() - began) / TIMED_STEPS
+    times: dict[str, list[float]] = {name: [] for name in new}
+    for k in range(TIMED_STEPS):
+        batch = batches[k]
+        for name, model in models.items():
+            began = time.perf_counter()
+            model.train_on_batch(*batch)
+            times[name].append(time.perf_counter() - began)
+    for name in new:
+        step_s = float(np.median(times[name]))
         steps = max(1, round(60.0 * minutes / step_s / STEPS_PER_EPOCH)) * STEPS_PER_EPOCH
-        compute = lstm_macs(preset) if name == LSTM else macs(model.encoder)
-        with atomic_write(plan) as file:
+        compute = lstm_macs(preset) if name == LSTM else macs(models[name].encoder)
+        (work / name).mkdir(parents=True, exist_ok=True)
+        with atomic_write(work / name / PLAN) as file:
             file.write(json.dumps({"steps": steps, "step_s": step_s, "macs": compute}).encode())
-    about = json.loads(plan.read_text())
-    preset = preset.with_options(steps=about["steps"])
-    model = model_of(preset)
+
+
+def trained(
+    name: str, corpus: Any, preset: Preset, folder: Path, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+    """The network of a name, trained as planned, and what is known of its training."""
+    from samaf.model.fit import fit
+
+    about = json.loads((folder / PLAN).read_text())
+    model = model_of(name, preset.with_options(steps=about["steps"]))
     began = time.monotonic()
 
     def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
@@ -169,7 +191,7 @@ def activations_of(model: Any) -> Callable[[Float32], Float32]:
 
     steps, inputs = model.preset.n_steps, model.preset.n_inputs
 
-    @tf.function(input_signature=[tf.TensorSpec((None, steps, inputs), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, steps, inputs), tf.float32)], autograph=False)
     def run(windows: Any) -> Any:
         return model.code(model.encoder(windows, training=False))
 
@@ -179,39 +201,46 @@ def activations_of(model: Any) -> Callable[[Float32], Float32]:
 def rates(
     encoder: Encoder,
     calibration: dict[str, NDArray],
-    bits: int,
+    lengths: Sequence[int],
     corpus: Corpus,
     queries: Sequence[Query],
     out: Path,
-) -> Iterator[tuple[Query, bool]]:
-    """Each query, and whether the best candidate for it is right."""
-    jobs = processors()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        index = Index.create(
-            Path(folder) / "index",
-            model_id=encoder.model_id,
-            bits=bits,
-            hop_s=REFERENCE_HOP_S,
-            query_hop_s=QUERY_HOP_S,
-        )
-        prints = pool.map(lambda track: encoder.encode(track.path).truncated(bits), corpus.library)
-        index.add(
-            [(TrackInfo(track.id), print_) for track, print_ in zip(corpus.library, prints, strict=True)]
-        )
-        searcher = Searcher(index, CalibratedModel(encoder.model_id, calibration))
+) -> Iterator[tuple[int, Query, bool]]:
+    """For each code length, each query, and whether the best candidate for it is right."""
 
-        def is_right(query: Query) -> bool:
-            samples, _ = soundfile.read(out / query.audio, dtype="float32")
-            try:
-                found = searcher.search(
-                    encoder.encode_query(samples).truncated(bits), limits=Limits(min_probability=0.0, top=1)
-                )
-            except AudioError:
-                return False
-            return bool(found) and found[0].path == query.track
+    def asked(query: Query) -> Fingerprint | None:
+        samples, _ = soundfile.read(out / query.audio, dtype="float32")
+        try:
+            return encoder.encode_query(samples)
+        except AudioError:
+            return None
 
-        yield from zip(queries, pool.map(is_right, queries), strict=True)
-        index.close()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processors()) as pool:
+        tracks = [TrackInfo(track.id, title=track.id) for track in corpus.library]
+        stored = list(pool.map(lambda track: encoder.encode(track.path), corpus.library))
+        clips = list(pool.map(asked, queries))
+        for bits in lengths:
+            index = Index.create(
+                Path(folder) / str(bits),
+                model_id=encoder.model_id,
+                bits=bits,
+                hop_s=REFERENCE_HOP_S,
+                query_hop_s=QUERY_HOP_S,
+            )
+            index.add([(track, print_.truncated(bits)) for track, print_ in zip(tracks, stored, strict=True)])
+            searcher = Searcher(index, CalibratedModel(encoder.model_id, calibration))
+            find = partial(_best, searcher, bits)
+            for query, found in zip(queries, pool.map(find, clips), strict=True):
+                yield bits, query, found == query.track
+            index.close()
+
+
+def _best(searcher: Searcher, bits: int, clip: Fingerprint | None) -> str | None:
+    """The best candidate for a clip, however unlikely."""
+    if clip is None:
+        return None
+    found = searcher.search(clip.truncated(bits), limits=Limits(min_probability=0.0, top=1))
+    return found[0].title if found else None
 
 
 def _arguments() -> argparse.Namespace:
@@ -271,33 +300,41 @@ def _compared(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
         progress=lambda done, n, note: say(note) if note else None,
     )
     corpus = read_manifest(args.manifest, args.work, split="check", library=("train", "dev"))
-    plan = Plan(CONDITIONS, LENGTHS_S, args.per_cell)
-    cells, _ = clips.cells(corpus, plan)
-    work = clips.Work(cells, plan, corpus.materials, ClipCache(args.work / "cache"))
+    wanted = Plan(CONDITIONS, LENGTHS_S, args.per_cell)
+    cells, _ = clips.cells(corpus, wanted)
+    work = clips.Work(cells, wanted, corpus.materials, ClipCache(args.work / "cache"))
     queries = [
         query for query in clips.make(work, jobs=processors()) if isinstance(query, Query) and query.track
     ]
-    for name in [LSTM, *(args.encoder or ["resnet"])]:
+    compared = [LSTM, *(args.encoder or ["resnet"])]
+    plan(compared, rendered, preset, args.work, args.minutes)
+    for name in compared:
         folder = args.work / name
         file = folder / "results.json"
         if not file.exists():
-            model, about = trained(name, rendered, preset, folder, args.minutes, say)
+            model, about = trained(name, rendered, preset, folder, say)
             encoder = NetworkEncoder(activations_of(model), preset.bits[-1], f"{sum(name.encode()):064x}")
-            known = calibration_of(
-                encoder,
-                preset.bits,
-                [of("dev", kind) for kind in TRACK_KINDS],
-                training,
-                sources=Sources(of("train", "noise"), of("train", "ir"), of("dev", *TRACK_KINDS)),
-                queries=args.queries,
-            )
+            calibration = folder / CALIBRATION
+            if not calibration.exists():
+                say(f"{name}: calibrating")
+                found = calibration_of(
+                    encoder,
+                    preset.bits,
+                    [of("dev", kind) for kind in TRACK_KINDS],
+                    training,
+                    sources=Sources(of("train", "noise"), of("train", "ir"), of("dev", *TRACK_KINDS)),
+                    queries=args.queries,
+                )
+                with atomic_write(calibration) as kept:
+                    np.savez(kept, **found)
+            with np.load(calibration) as arrays:
+                known = dict(arrays)
             hits: dict[str, list[int]] = {}
-            for bits in lengths:
-                for query, right in rates(encoder, known, bits, corpus, queries, args.work):
-                    for condition in (query.condition, "all"):
-                        cell = hits.setdefault(f"{bits}/{query.kind}/{query.length_s:g}/{condition}", [0, 0])
-                        cell[0] += right
-                        cell[1] += 1
+            for bits, query, right in rates(encoder, known, lengths, corpus, queries, args.work):
+                for condition in (query.condition, "all"):
+                    cell = hits.setdefault(f"{bits}/{query.kind}/{query.length_s:g}/{condition}", [0, 0])
+                    cell[0] += right
+                    cell[1] += 1
             with atomic_write(file) as out:
                 out.write(json.dumps({**about, "hits": hits}).encode())
         yield from _table(name, json.loads(file.read_text()), lengths)

@@ -126,6 +126,8 @@ def entry(name: str, **options: Any) -> Entry:
                 "encoder": text,
                 "values": f"{text} values",
                 "projection": f"{text} projection",
+                "front_end": f"{text} front end",
+                "features": text,
             }.get(option, f"{option} {text}")
         )
     return Entry(System("-".join(key), name, ", ".join(label), kind.identity(parameters)), parameters)

@@ -21,6 +21,7 @@ from bench import tables
 from bench.comparison import AT_EQUAL_FALSE_ANSWERS, Comparison, Entrant, Group, describe, missed
 from bench.figures import figures
 from bench.results import Answer, Query, ResultsError
+from bench.study import STUDY, Study
 
 PAGE, MARKDOWN, CSV = "index.html", "results.md", "results.csv"
 """Files that :func:`build` writes."""
@@ -28,13 +29,13 @@ EXAMPLES = 6
 """Most misses to listen to."""
 
 
-def build(runs: Sequence[Path], out: Path) -> list[Path]:
-    """Write the report on some runs.
+def build(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write the report on some runs, and on documents' own experiments.
 
     Parameters
     ----------
-    runs
-        Folders of runs, finished or not. Systems of the same label are taken together.
+    folders
+        Of runs, finished or not; systems of the same label are taken together. And of studies (:mod:`bench.study`).
     out
         Folder for the files; made where it is missing.
 
@@ -46,16 +47,22 @@ def build(runs: Sequence[Path], out: Path) -> list[Path]:
     Raises
     ------
     ResultsError
-        If a folder is not one of a run, a file of it is damaged, or no run has an answer yet.
+        If a folder is of neither, a file of it is damaged, or no run has an answer yet.
     """
+    studies = [Study.read(folder) for folder in folders if (folder / STUDY).exists()]
+    runs = [folder for folder in folders if not (folder / STUDY).exists()]
     comparison = Comparison.read(runs)
     if comparison.lead is None:
-        raise ResultsError(f"nothing has been answered yet in {', '.join(str(run) for run in runs)}")
+        raise ResultsError(
+            f"nothing has been answered yet in {', '.join(str(run) for run in runs)}"
+            if runs
+            else "a report needs a run beside the documents' own experiments; name the folder of one"
+        )
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in (
-        (PAGE, page(comparison)),
-        (MARKDOWN, markdown(comparison)),
+        (PAGE, page(comparison, studies)),
+        (MARKDOWN, markdown(comparison, studies)),
         (CSV, tables.csv_text(comparison)),
     ):
         (out / name).write_text(text, encoding="utf-8")
@@ -63,14 +70,15 @@ def build(runs: Sequence[Path], out: Path) -> list[Path]:
     return written
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: Comparison, studies: Sequence[Study] = ()) -> str:
     """All tables in Markdown, with what they were made from."""
     summary = f"**{headline(comparison)}** {runners_up(comparison)}".rstrip()
     parts = [f"# {title(comparison)}", summary, setting(comparison), *notices(comparison)]
     for group in comparison.groups:
         for table in tables.all_tables(comparison, group):
             parts += [f"## {table.title}", table.markdown(), table.note]
-    parts.append("## Made by")
+    parts += [study.markdown().rstrip() for study in studies]
+    parts.append("# Made by")
     parts += [f"`{run.command}` ({run.created}, {run.machine.processor})" for run in comparison.runs]
     return "\n\n".join(parts) + "\n"
 
@@ -88,7 +96,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, studies: Sequence[Study] = ()) -> str:
     """The page, as HTML."""
     csv_text = tables.csv_text(comparison)
     template = environment().get_template("report.html")
@@ -102,6 +110,7 @@ def page(comparison: Comparison) -> str:
         figures=list(figures(comparison)),
         tables=tables,
         examples=examples(comparison),
+        studies=studies,
         csv=base64.b64encode(csv_text.encode()).decode(),
     )
 

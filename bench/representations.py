@@ -25,6 +25,7 @@ from samaf.hamming import unpack
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
+    from baselines.unet import UNetParameters
 
 Float32 = NDArray[np.float32]
 Vectors = NDArray[np.int8] | Float32
@@ -129,3 +130,31 @@ def of_contrastive(parameters: ContrastiveParameters) -> Representation:
 
     shape = f"{parameters.encoder}, {parameters.values} values, {parameters.projection}"
     return Representation(f"contrastive, {shape}", [Contrastive.name, shape, parameters.network], opened)
+
+
+def of_unet(parameters: UNetParameters) -> Representation:
+    """The codes of a U-Net autoencoder, of 4 s each, one a second.
+
+    Raises
+    ------
+    ModelError
+        If it was never trained; the message tells how to do that.
+    """
+    from baselines.autoencoder.features import clips_of
+    from baselines.unet import UNet, code_of
+    from samaf.cli.train import quiet
+
+    UNet.check(parameters)
+
+    def opened() -> Callable[[Float32], Vectors]:
+        with quiet():
+            code = code_of(parameters)
+
+        def vectors(samples: Float32) -> Vectors:
+            codes, has_content = code(clips_of(samples, SAMPLE_RATE))
+            return codes[has_content]
+
+        return vectors
+
+    shape = f"{parameters.front_end}, {parameters.features}"
+    return Representation(f"unet, {shape}", [UNet.name, shape, parameters.network], opened)

@@ -83,6 +83,13 @@ class Table:
         return "\n".join([written(lines[0]), written(rule), *(written(line) for line in lines[1:])])
 
 
+def plain_table(title: str, columns: list[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+    """A table of texts; the first of a row is its head."""
+    return Table(
+        title, list(columns), [Row(head, [Cell(text) for text in texts]) for head, *texts in rows], note
+    )
+
+
 # -- numbers as text --------------------------------------------------------------------------------------------------
 
 

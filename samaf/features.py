@@ -3,7 +3,8 @@
 Both turn 16 kHz mono samples into one frame every 10 ms. Frame ``k`` of a front end is centred at
 ``10 (k + 1/2)`` ms with the edges zero-padded, so that ``T`` seconds give ``100 T`` frames and a window of
 1 s has exactly 100. Beside its values, each frame has a *level*: the mean square of what the front end hears,
-by which the encoder tells a window without content.
+by which the encoder tells a window without content. Neither depends on how the samples come: a front end that is
+pushed blocks of any sizes gives the same frames, bit for bit.
 
 Examples
 --------
@@ -51,7 +52,7 @@ NORMALISED_SCALE = 3.0
 
 _CHUNK = 128
 """Frames transformed at once: they and their spectra stay in the second-level cache."""
-_GROUP = 8
+_GROUP = 16
 """Filters multiplied at once."""
 
 Float32 = NDArray[np.float32]
@@ -71,6 +72,8 @@ class FrontEnd(Protocol):
     """A streaming front end: samples in, frames out as soon as they are complete."""
 
     n_values: int
+    lookahead: int
+    """Samples after a frame's own 10 ms that it hears: it is complete when they are there."""
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
         """Take any number of samples; return the newly complete ``(frames (k, n_values), levels (k,))``."""
@@ -119,7 +122,8 @@ class _Filters:
     """A bank of filters over spectra, in order of frequency.
 
     Filters that are neighbours hear the same part of the spectrum, so a group of them is multiplied with that part: a
-    fraction of the whole product, and small enough to stay on this thread (see :mod:`samaf.products`).
+    fraction of the whole product, and small enough to stay on this thread (see :mod:`samaf.products`). Each spectrum is
+    multiplied by itself: in a product of matrices, a row's last digits depend on how many rows there are.
 
     Parameters
     ----------
@@ -138,12 +142,12 @@ class _Filters:
     def apply(self, power: NDArray, out: NDArray) -> None:
         """Write what each filter hears of power spectra (k, bins) to `out` (k, n)."""
         for bins, group, filters in self._groups:
-            np.matmul(power[:, bins], filters, out=out[:, group])
+            np.matmul(power[:, None, bins], filters, out=out[:, None, group])
 
 
 @cache
-def _mel_tables() -> tuple[Float32, _Filters, slice, np.float32]:
-    """Analysis window (1024,); filters; in-band bins, and what makes the sum of them the samples' mean square."""
+def _mel_tables() -> tuple[Float32, _Filters, slice, Float32]:
+    """Analysis window (1024,); filters; in-band bins, and weights by which they sum up to the samples' mean square."""
     window = np.hanning(MEL_FRAME + 1)[:-1]
     edges = mel_to_hz(
         np.linspace(hz_to_mel(np.array(MEL_LOW_HZ)), hz_to_mel(np.array(MEL_HIGH_HZ)), MEL_BANDS + 2)
@@ -153,17 +157,18 @@ def _mel_tables() -> tuple[Float32, _Filters, slice, np.float32]:
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0.0, np.minimum(rise, fall))
     in_band = slice(*np.searchsorted(bins, [MEL_LOW_HZ, MEL_HIGH_HZ]))
-    scale = np.float32(2.0 / (MEL_FRAME * np.sum(window**2)))
-    return window.astype(np.float32), _Filters(triangles.astype(np.float32)), in_band, scale
+    weights = np.full(in_band.stop - in_band.start, 2.0 / (MEL_FRAME * np.sum(window**2)), np.float32)
+    return window.astype(np.float32), _Filters(triangles.astype(np.float32)), in_band, weights
 
 
 class LogMel:
     """Streaming 64-band log-mel front end: 150-7600 Hz, 64 ms Hann window, 10 ms hop, natural logarithm."""
 
     n_values = MEL_BANDS
+    lookahead = MEL_FRAME // 2 - HOP // 2
 
     def __init__(self) -> None:
-        self._framer = _Framer(MEL_FRAME, MEL_FRAME // 2 - HOP // 2, np.float32)
+        self._framer = _Framer(MEL_FRAME, self.lookahead, np.float32)
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
         """See :meth:`FrontEnd.push`."""
@@ -175,7 +180,7 @@ class LogMel:
 
     @staticmethod
     def _transform(cut: NDArray) -> tuple[Float32, Float32]:
-        window, filters, in_band, scale = _mel_tables()
+        window, filters, in_band, weights = _mel_tables()
         values, level = np.empty((len(cut), MEL_BANDS), np.float32), np.empty(len(cut), np.float32)
         for a in range(0, len(cut), _CHUNK):
             spectrum = np.fft.rfft(cut[a : a + _CHUNK] * window)
@@ -183,9 +188,8 @@ class LogMel:
             np.multiply(parts, parts, out=parts)
             power = parts[:, 0::2] + parts[:, 1::2]
             filters.apply(power, values[a : a + _CHUNK])
-            np.sum(power[:, in_band], axis=1, out=level[a : a + _CHUNK])
+            np.vecdot(power[:, in_band], weights, out=level[a : a + _CHUNK])
         values += np.float32(MEL_FLOOR)
-        level *= scale
         return np.log(values, out=values), level
 
 
@@ -227,7 +231,9 @@ class Mfcc:
 
     def __init__(self, *, centred: bool = True) -> None:
         self.centred = centred
-        self._framer = _Framer(MFCC_FRAME, MFCC_FRAME // 2 - HOP // 2 if centred else 0, np.float64)
+        lead = MFCC_FRAME // 2 - HOP // 2 if centred else 0
+        self.lookahead = MFCC_FRAME - HOP - lead
+        self._framer = _Framer(MFCC_FRAME, lead, np.float64)
         self._last = 0.0
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
@@ -258,7 +264,7 @@ class Mfcc:
             energy = power.sum(axis=1)
             bands = np.empty((len(power), MFCC_BANDS))
             filters.apply(power, bands)
-            coefficients = np.log(np.where(bands == 0.0, tiny, bands)) @ cosines
+            coefficients = (np.log(np.where(bands == 0.0, tiny, bands))[:, None] @ cosines)[:, 0]
             coefficients[:, 0] = np.log(np.where(energy == 0.0, tiny, energy))
             values[a : a + _CHUNK] = coefficients
             level[a : a + _CHUNK] = np.mean(chunk**2, axis=1)

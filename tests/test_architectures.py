@@ -15,7 +15,9 @@ if not in_ci():
 from baselines.encoders import ENCODERS
 from baselines.encoders.networks import macs
 from bench import architectures
-from bench.architectures import LSTM, NetworkEncoder, body, lstm_macs, main
+from bench.architectures import LSTM, NetworkEncoder, body, lstm_macs, main, rates
+from bench.corpus import Corpus, Materials, Recording
+from bench.results import Query
 from samaf.encoder import Encoder
 from samaf.errors import AudioError
 from samaf.model import fit
@@ -42,6 +44,22 @@ def test_another_network_hashes_as_the_engine_s_own_does() -> None:
     assert not np.array_equal(print_.hashes, like.hashes[:, :2])
     with pytest.raises(AudioError):
         other.encode_query(np.zeros(100, np.float32))
+
+
+def test_clips_are_found_by_their_codes(tmp_path: Path) -> None:
+    tracks = [
+        Recording(f"{k}", write(tmp_path / f"{k}.wav", tune(12, seed=k)), 12.0, "music") for k in range(3)
+    ]
+    corpus = Corpus("tunes", tracks[:2], [tracks[2]], Materials())
+    queries = []
+    for k, seconds in enumerate((5, 5, 0.5)):
+        write(tmp_path / f"clip{k}.wav", tune(12, seed=k % 2)[4 * 16000 :][: round(seconds * 16000)])
+        queries.append(Query(f"q{k}", "clean", seconds, "music", f"{k % 2}", 4.0, 1.0, f"clip{k}.wav"))
+    weights = Weights.load(DEFAULT_PATH)
+    found = list(rates(Encoder(bits=256), weights.calibration, [64, 256], corpus, queries, tmp_path))
+    assert [(bits, query.query, right) for bits, query, right in found] == [
+        (bits, f"q{k}", k < 2) for bits in (64, 256) for k in range(3)
+    ]
 
 
 def test_the_whole_comparison(

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from synth import tune, write
 
 from samaf.bodies import Lstm
-from samaf.encoder import LEAST_KNOWN, Encoder, Network
+from samaf.encoder import Encoder, Network
 from samaf.errors import AudioError, ModelError
 from samaf.features import FRONT_ENDS, frames_of
 from samaf.hamming import distance, pack
 from samaf.packed import Packed
+from samaf.stream import LEAST_KNOWN
 from samaf.weights import DEFAULT_PATH, Weights
 
 RATE = 16000
@@ -134,6 +135,17 @@ def test_any_number_of_windows(n: int) -> None:
         np.testing.assert_allclose(got[k], lstm(weights, windows[k])[:64], atol=1e-4)
 
 
+@pytest.mark.parametrize(("front_end", "stack", "units"), [("log-mel", 4, 96), ("mfcc", 5, 7)])
+def test_a_row_depends_on_its_own_window_alone(front_end: str, stack: int, units: int) -> None:
+    network = Network(random_weights(front_end, stack, units), 256)
+    rng = np.random.default_rng(4)
+    windows = rng.standard_normal((150, 100 // stack, network.n_inputs)).astype(np.float32)
+    whole = network(windows)
+    for n in [*range(1, 18), 33, 64, 127]:
+        parts = [network(windows[at : at + n]) for at in range(0, len(windows), n)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole, err_msg=str(n))
+
+
 def test_threads_share_a_network() -> None:
     network = Network(random_weights(units=64), 128)
     windows = np.random.default_rng(3).standard_normal((40, 37, 25, 256)).astype(np.float32)
@@ -233,20 +245,16 @@ def test_more_hashes_than_one_batch(encoder: Encoder) -> None:
     dense = encoder.encode(samples, hop_s=0.01)
     sparse = encoder.encode(samples, hop_s=0.5)
     assert len(dense) == 301
-    assert distance(dense.hashes[::50], sparse.hashes).max() <= 1
+    np.testing.assert_array_equal(dense.hashes[::50], sparse.hashes)
 
 
 @settings(max_examples=15, deadline=None)
-@given(sizes=st.lists(st.sampled_from([0, 1, 160, 7001, 16000, 20000]), max_size=8))
-def test_blocks_of_any_size_give_the_same_hashes(encoder: Encoder, sizes: list[int]) -> None:
+@given(sizes=st.lists(st.sampled_from([0, 1, 160, 7001, 16000, 20000]), max_size=8), overhang=st.booleans())
+def test_blocks_of_any_size_give_the_same_hashes(encoder: Encoder, sizes: list[int], overhang: bool) -> None:
     samples = tune(8)[: sum(sizes) + RATE]
     blocks = np.split(samples, np.cumsum(sizes))
-    streamed = encoder.encode_stream(blocks, hop_s=0.1, confidence=True)
-    whole = encoder.encode(samples, hop_s=0.1, confidence=True)
-    assert streamed.duration_s == whole.duration_s
-    np.testing.assert_array_equal(streamed.valid, whole.valid)
-    np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-3, rtol=1e-3)
-    assert distance(streamed.hashes, whole.hashes).max() <= 1  # a bit on the edge may fall either way
+    streamed = encoder.encode_stream(blocks, hop_s=0.1, confidence=True, overhang=overhang)
+    assert streamed == encoder.encode(samples, hop_s=0.1, confidence=True, overhang=overhang)
 
 
 def test_a_hash_depends_on_its_own_second_alone(encoder: Encoder) -> None:
@@ -280,7 +288,7 @@ def test_a_file_gives_the_hashes_of_its_samples(encoder: Encoder, tmp_path: Path
     for named in (path, str(path)):
         fingerprint = encoder.encode(named)
         assert len(fingerprint) == 13 and fingerprint.duration_s == 13
-        assert distance(fingerprint.hashes, encoder.encode(samples).hashes).max() <= 1
+        assert fingerprint == encoder.encode(samples)
 
 
 def test_gain_changes_almost_no_bit(encoder: Encoder) -> None:
@@ -326,44 +334,13 @@ def test_windows_wholly_inside_are_the_ordinary_ones(encoder: Encoder) -> None:
     inside = query.known == 1.0
     assert inside.sum() == 29  # but for the first and the last of them
     at = np.rint(query.times_s[inside] / 0.1).astype(int)
-    np.testing.assert_allclose(query.confidence[inside], plain.confidence[at], atol=1e-3, rtol=1e-3)
-    assert distance(query.hashes[inside], plain.hashes[at]).max() <= 1
+    np.testing.assert_array_equal(query.confidence[inside], plain.confidence[at])
+    np.testing.assert_array_equal(query.hashes[inside], plain.hashes[at])
 
 
 def test_ordinary_windows_say_nothing_of_overhang(encoder: Encoder) -> None:
     fingerprint = encoder.encode(tune(3), hop_s=0.1, confidence=True)
     assert (fingerprint.start_s, fingerprint.known, fingerprint.overhangs) == (0.0, None, False)
-
-
-@settings(max_examples=15, deadline=None)
-@given(sizes=st.lists(st.sampled_from([0, 1, 160, 333, 7001, 16000]), max_size=8))
-def test_overhanging_windows_of_blocks_of_any_size(encoder: Encoder, sizes: list[int]) -> None:
-    samples = tune(8)[: sum(sizes) + RATE]
-    streamed = encoder.encode_stream(
-        np.split(samples, np.cumsum(sizes)), hop_s=0.1, confidence=True, overhang=True
-    )
-    whole = encoder.encode_query(samples)
-    assert (streamed.start_s, streamed.duration_s) == (whole.start_s, whole.duration_s)
-    np.testing.assert_array_equal(streamed.valid, whole.valid)
-    np.testing.assert_array_equal(streamed.known, whole.known)
-    np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-3, rtol=1e-3)
-    assert distance(streamed.hashes, whole.hashes).max() <= 1
-
-
-@settings(max_examples=15, deadline=None)
-@given(sizes=st.lists(st.sampled_from([0, 1, 2, 3, 4, 57, 100, 130]), max_size=8))
-def test_frames_in_pieces_of_any_size(encoder: Encoder, sizes: list[int]) -> None:
-    frames, levels = frames_of(FRONT_ENDS["log-mel"][0](), tune(6))
-    cuts = np.cumsum(sizes)
-    pieces = list(zip(np.split(frames, cuts), np.split(levels, cuts), strict=True))
-    for overhang in (False, True):
-        made, whole = (
-            encoder._of_frames(parts, 0.1, confidence=True, overhang=overhang)
-            for parts in (pieces, [(frames, levels)])
-        )
-        assert made is not None and whole is not None
-        np.testing.assert_allclose(made.confidence, whole.confidence, atol=1e-3, rtol=1e-3)
-        assert replace(made, confidence=None) == replace(whole, confidence=None)
 
 
 def test_a_window_that_overhangs_hears_only_what_is_there(encoder: Encoder) -> None:

@@ -17,8 +17,8 @@ if not in_ci():
 
 
 from baselines.contrastive import ContrastiveParameters
-from baselines.encoders import WEIGHTS
 from baselines.encoders.features import HOP, SAMPLE_RATE
+from baselines.networks import WEIGHTS
 from bench import kaist
 from bench.kaist import (
     LENGTHS_S,
@@ -127,11 +127,12 @@ def test_results_are_measured_once(
     (parameters.folder / WEIGHTS).write_bytes(b"2")  # trained anew
     assert again.known(parameters) is None
 
-    text = "\n".join(tables({parameters: results}, materials, "pieces"))
+    made = list(tables({parameters: results}, materials, "pieces", "a few"))
+    text = "\n".join(table.markdown() for table in made)
     hits = results[Trial("own", "mid", 6, "pieces")]
-    assert text.count("| lstm, d = 64 |") == 3
+    assert text.count("| lstm, d = 64 |") == 3 and made[0].note == "Among a few."
     assert cell(hits, "exact", 0.85) in text  # the report's table 5: LSTM, 6 s
-    assert "| network | own | other |" in text
+    assert made[2].columns == ["Network", "own", "other"]
 
 
 def test_a_cell_tells_rate_interval_and_the_report_s_value() -> None:

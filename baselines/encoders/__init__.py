@@ -11,7 +11,3 @@ ENCODERS = ("connected", "cnn", "lstm", "attention-cnn", "attention-lstm", "resn
 """Fully connected, separable CNN, LSTM, attention + separable CNN, attention + LSTM, attention + ResNet."""
 PROJECTIONS = ("divided", "connected")
 """Divide and encode, and a fully connected layer in its place."""
-NETWORK = "network.json"
-"""In a folder that keeps a trained network: what it is."""
-WEIGHTS = "network.weights.h5"
-"""In the same: its weights."""

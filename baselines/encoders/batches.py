@@ -15,14 +15,7 @@ kHz and 16 bits, in files that are mapped; all else is done for each batch.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
-import os
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +23,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from baselines import prepared
 from baselines.encoders.features import SAMPLE_RATE, WINDOW, at_8_khz, log_mel
+from baselines.prepared import Int16, Progress
 from samaf.audio import read_audio
 from samaf.errors import AudioError, ModelError, shown
 
@@ -53,7 +48,6 @@ NOISE_S = 30.0
 """Length of the white noise that is reverberant."""
 
 Float32 = NDArray[np.float32]
-Progress = Callable[[int, int, str], None]
 
 
 def reverberant(samples: Float32) -> Float32:
@@ -71,41 +65,24 @@ def reverberant(samples: Float32) -> Float32:
     return (wet * (loudness / max(float(np.sqrt(np.mean(np.square(wet)))), 1e-12))).astype(np.float32)
 
 
-def _prepared(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int16], str]:
+def _prepared(path: Path) -> tuple[tuple[Int16, Int16], str]:
     """A recording at 8 kHz, dry and reverberant; empty, with the reason, where there is none."""
+    nothing = np.empty(0, np.int16)
     try:
         samples = at_8_khz(read_audio(path))
     except AudioError as error:
-        return np.empty(0, np.int16), np.empty(0, np.int16), str(error)
+        return (nothing, nothing), str(error)
     if len(samples) < 2 * WINDOW or not np.any(samples):
-        return np.empty(0, np.int16), np.empty(0, np.int16), f"{shown(path)}: shorter than 2 s, or silent"
+        return (nothing, nothing), f"{shown(path)}: shorter than 2 s, or silent"
     both = np.stack([samples, reverberant(samples)])
     both *= np.float32(0.9 / np.abs(both).max())
     dry, wet = np.rint(both * 32767).astype(np.int16)
-    return dry, wet, ""
+    return (dry, wet), ""
 
 
 def key_of(paths: Sequence[Path]) -> str:
     """Tells one set of recordings from another, by their names and sizes."""
-    listing = [[os.path.abspath(path), path.stat().st_size] for path in paths]
-    return hashlib.sha256(json.dumps([listing, REVERBERANCE, ROOM_SIZE]).encode()).hexdigest()[:16]
-
-
-def _write(paths: Sequence[Path], folder: Path, jobs: int, progress: Progress) -> list[int]:
-    """Prepare recordings into a folder; gives the length of each that could be used."""
-    lengths = []
-    with (
-        open(folder / "dry.s16", "wb") as dry_file,
-        open(folder / "wet.s16", "wb") as wet_file,
-        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
-    ):
-        for number, (dry, wet, note) in enumerate(pool.map(_prepared, paths), start=1):
-            progress(number, len(paths), note)
-            if len(dry):
-                dry_file.write(dry.tobytes())
-                wet_file.write(wet.tobytes())
-                lengths.append(len(dry))
-    return lengths
+    return prepared.key_of(paths, [REVERBERANCE, ROOM_SIZE])
 
 
 @dataclass(frozen=True)
@@ -132,20 +109,10 @@ class Recordings:
         ModelError
             If there is nothing to train on.
         """
-        done = folder / key_of(paths)
-        if not done.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
-                lengths = _write(paths, Path(part), jobs, progress)
-                if len(lengths) < 2:
-                    raise ModelError("one recording is too little to train on: give more files")
-                (Path(part) / "lengths.json").write_text(json.dumps(lengths))
-                with suppress(OSError):  # another training has prepared the same meanwhile
-                    os.rename(part, done)
-                    os.mkdir(part)
-        lengths = json.loads((done / "lengths.json").read_text())
-        dry, wet = (np.memmap(done / name, np.int16, "r") for name in ("dry.s16", "wet.s16"))
-        return cls(dry, wet, np.concatenate([[0], np.cumsum(lengths)]))
+        (dry, wet), starts = prepared.prepare(
+            paths, _prepared, ("dry", "wet"), folder / key_of(paths), least=2, jobs=jobs, progress=progress
+        )
+        return cls(dry, wet, starts)
 
     def places(self, held_out: bool) -> NDArray[np.int64]:
         """Samples at which seconds with content begin that leave room for a twin, (k,)."""

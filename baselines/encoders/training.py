@@ -1,17 +1,8 @@
-"""Training of an encoder, and the folder that keeps it.
-
-A folder holds ``network.json`` (what the network is and how it was trained) and ``network.weights.h5``; while it is
-trained, also ``work``: the state after each epoch, from which the same command goes on.
-"""
+"""Training of an encoder; :mod:`baselines.training` says how it is kept."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +12,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from baselines.encoders import ENCODERS, NETWORK, WEIGHTS
-from baselines.encoders.batches import Pairs, Progress, Recordings, key_of
+from baselines import training
+from baselines.encoders import ENCODERS
+from baselines.encoders.batches import Pairs, Recordings, key_of
 from baselines.encoders.networks import Shape, macs, network
-from samaf.atomic import atomic_write
-from samaf.errors import ModelError, shown
+from baselines.prepared import Progress
+from baselines.training import EpochDone
 from samaf.model.checkpoints import Checkpoints
 from samaf.model.fit import WarmUpThenCosine
 from samaf.model.losses import hash_loss_contrast
@@ -38,7 +30,6 @@ WARM_UP = 0.05
 CLIP_NORM = 1.0
 
 Float32 = NDArray[np.float32]
-EpochDone = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -177,19 +168,9 @@ def fit(
         If the folder holds another training, or is in use.
     """
     keras.utils.set_random_seed(seed)
-    work = folder / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with _alone(work):
-        kept = Checkpoints(work, about)
-        begun = kept.last()
-        if begun is not None and {**begun, "history": None} != {**about, "history": None}:
-            raise ModelError(
-                f"{shown(work)}: holds an unfinished training with other settings or audio; finish that one, or remove "
-                "the folder"
-            )
+    with training.at_work(folder, about) as kept:
         model = _fitted(sources, kept, shape, recipe, seed, epoch_done)
         save(model, shape, folder, {**about, "history": kept.history})
-        shutil.rmtree(work, ignore_errors=True)
     return model
 
 
@@ -212,18 +193,13 @@ def _fitted(
     model.optimizer.build(model.trainable_variables)  # or a checkpoint's optimizer state would be passed over
     first = kept.restore(model)
 
-    def report(epoch: int, logs: dict[str, float] | None) -> None:
-        measures = kept.note(epoch + 1, logs)
-        kept.save(model)
-        epoch_done(epoch + 1, epochs, measures)  # who hears of an epoch may stop after it
-
     model.fit(
         Batches(sources[0], recipe.pairs, seed, first),
         epochs=epochs,
         initial_epoch=first,
         verbose=0,
         shuffle=False,
-        callbacks=[HeldOut(sources[1]), keras.callbacks.LambdaCallback(on_epoch_end=report)],
+        callbacks=[HeldOut(sources[1]), training.reporter(kept, model, epochs, epoch_done)],
     )
     return model
 
@@ -240,56 +216,15 @@ def about_of(shape: Shape, recipe: Recipe, seed: int, data: str) -> dict[str, An
     }
 
 
-def training_of(folder: Path) -> dict[str, Any] | None:
-    """How the network that a folder keeps was trained, as :func:`about_of` tells it; None if there is none."""
-    try:
-        training = dict(json.loads((folder / NETWORK).read_text())["training"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    training.pop("history", None)
-    return training
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Keep a second training out of a work folder."""
-    with open(work / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ModelError(f"{shown(work)}: another training is at work here; wait for it") from None
-        yield
-
-
 def _loss(_: Any, embeddings: Any) -> Any:
     return hash_loss_contrast(embeddings, TEMPERATURE)
 
 
-def save(model: keras.Model, shape: Shape, folder: Path, training: dict[str, Any]) -> None:
+def save(model: keras.Model, shape: Shape, folder: Path, trained: dict[str, Any]) -> None:
     """Keep a network; one that is there is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    new = folder / ("new." + WEIGHTS)
-    model.save_weights(new, overwrite=True)
-    os.replace(new, folder / WEIGHTS)
-    about = {"shape": shape.to_json(), "macs": macs(model), "training": training}
-    with atomic_write(folder / NETWORK) as file:
-        file.write((json.dumps(about, indent=1) + "\n").encode())
+    training.save(model, folder, {"shape": shape.to_json(), "macs": macs(model), "training": trained})
 
 
-def load(folder: Path) -> tuple[keras.Model, Shape]:
-    """The network that a folder keeps.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or it is damaged.
-    """
-    try:
-        shape = Shape(**json.loads((folder / NETWORK).read_text())["shape"])
-        model = network(shape)
-        model.load_weights(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise ModelError(f"{shown(folder)}: holds no trained network") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{shown(folder)}: holds a damaged network ({error}); train it again") from error
-    return model, shape
+def load(folder: Path) -> keras.Model:
+    """The network that a folder keeps; a `ModelError` if there is none, or it is damaged."""
+    return training.load(folder, lambda about: network(Shape(**about["shape"])))

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.common import (
     Bars,
+    add_autoencoders,
+    add_encoders,
     add_model,
-    add_networks,
     add_seed,
+    add_weights,
+    autoencoders_of,
     command_line,
     conditions_of,
+    encoders_of,
     list_of_bits,
     model_of,
     names,
     names_of,
-    networks_of,
     on_one_core,
     possible,
     say,
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from bench.representations import Representation
 
 ATTRIBUTES = ("speaker", "kind", "source", "transformation")
-EMBEDDINGS = ("contrastive",)
+EMBEDDINGS = ("contrastive", "unet")
 """Systems that have vectors to classify, besides samaf."""
 
 _EXAMPLES = """\
@@ -105,7 +108,9 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help=f"another system ({', '.join(EMBEDDINGS)}); may be given several times",
     )
-    add_networks(parser, EMBEDDINGS)
+    add_encoders(parser, EMBEDDINGS[:1])
+    add_autoencoders(parser)
+    add_weights(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -161,12 +166,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _representations(args: argparse.Namespace) -> list[Representation]:
     """What the options name, and means of MFCC."""
-    from bench.representations import of_contrastive, of_mfcc, of_samaf
+    from bench.representations import of_contrastive, of_mfcc, of_samaf, of_unet
 
     on_one_core()
     found = [of_samaf(bits, **model_of(args)) for bits in args.bits]
     if "contrastive" in args.baseline:
         from baselines.contrastive import ContrastiveParameters
 
-        found += [of_contrastive(ContrastiveParameters(**options)) for options in networks_of(args)]
+        found += [of_contrastive(ContrastiveParameters(**options)) for options in encoders_of(args)]
+    if "unet" in args.baseline:
+        from baselines.unet import UNetParameters
+
+        found += [of_unet(UNetParameters(**options)) for options in autoencoders_of(args)]
     return [*found, of_mfcc()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from baselines import SYSTEMS
+from baselines.autoencoder import FEATURES, FRONT_ENDS
 from baselines.encoders import ENCODERS, PROJECTIONS
 from samaf.cli.common import bits, count, hop, plain, positive, progress_bar
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 GENERATED_PER_CELL = 4
 """Clips a cell that are worth their time where the tracks are generated: a look at how it works."""
-NETWORKS = ("contrastive", "signs")
-"""Systems that are trained before they are compared."""
 RIVALS = [name for name in SYSTEMS if name != "samaf"]
 
 
@@ -43,14 +42,16 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
         "--bits", type=list_of_bits, default=[128], metavar="N,N", help="hash lengths of samaf (128)"
     )
     add_model(parser)
-    networks = add_networks(parser)
-    networks.add_argument(
+    add_weights(parser)
+    encoders = add_encoders(parser)
+    encoders.add_argument(
         "--signs-hop",
         type=list_of_hops,
         default=[0.5],
         metavar="S,S",
         help="seconds from one stored hash of signs to the next (0.5)",
     )
+    add_autoencoders(parser)
 
 
 def entries_of(args: argparse.Namespace) -> list[Entry]:
@@ -60,7 +61,7 @@ def entries_of(args: argparse.Namespace) -> list[Entry]:
     on_one_core()
     entries = [entry("samaf", bits=bits, **model_of(args)) for bits in args.bits]
     for name in dict.fromkeys(args.baseline):
-        of_networks = networks_of(args) if name in NETWORKS else [{}]
+        of_networks = NETWORKS[name](args) if name in NETWORKS else [{}]
         hops = [{"hop_s": hop_s} for hop_s in args.signs_hop] if name == "signs" else [{}]
         entries += [entry(name, **options, **stored) for options in of_networks for stored in hops]
     return entries
@@ -72,11 +73,21 @@ def on_one_core() -> None:
         os.environ.setdefault(name, "1")
 
 
-def add_networks(
-    parser: argparse.ArgumentParser, systems: Sequence[str] = NETWORKS
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where trained networks lie."""
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder that `bench train` puts networks into (the user's cache folder)",
+    )
+
+
+def add_encoders(
+    parser: argparse.ArgumentParser, systems: Sequence[str] = ("contrastive", "signs")
 ) -> argparse._ArgumentGroup:
-    """Add the options that say which trained networks of some systems take part; gives their group."""
-    networks = parser.add_argument_group(f"networks (of {', '.join(systems)})")
+    """Add the options that say which encoders of some systems take part; gives their group."""
+    networks = parser.add_argument_group(f"networks of {' and '.join(systems)}")
     networks.add_argument(
         "--encoder",
         type=names_of("encoder", ENCODERS),
@@ -94,28 +105,58 @@ def add_networks(
         metavar="NAME,NAME",
         help=f"how an encoder's vector becomes an embedding ({', '.join(PROJECTIONS)}; divided)",
     )
-    networks.add_argument(
-        "--weights",
-        type=Path,
-        metavar="DIR",
-        help="folder that `bench train` puts networks into (the user's cache folder)",
-    )
     return networks
 
 
-def networks_of(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The parameters of each network that the options name."""
+def add_autoencoders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which U-Net autoencoders take part."""
+    networks = parser.add_argument_group("networks of unet")
+    networks.add_argument(
+        "--front-end",
+        type=names_of("front end", FRONT_ENDS),
+        default=FRONT_ENDS[:1],
+        metavar="NAME,NAME",
+        help=f"spectrograms ({', '.join(FRONT_ENDS)}, at 48 kHz; {FRONT_ENDS[0]})",
+    )
+    networks.add_argument(
+        "--features",
+        type=names_of("kind of features", FEATURES),
+        default=FEATURES[:1],
+        metavar="NAME,NAME",
+        help=f"what is made of them ({', '.join(FEATURES)}; {FEATURES[0]})",
+    )
+
+
+def encoders_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The parameters of each contrastively trained encoder that the options name."""
     return [
         {
             "encoder": encoder,
             "values": values,
             "projection": projection,
-            **({"weights": os.path.abspath(args.weights)} if args.weights else {}),
+            **_weights_of(args),
         }
         for encoder in args.encoder
         for values in args.values
         for projection in args.projection
     ]
+
+
+def autoencoders_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The parameters of each U-Net autoencoder that the options name."""
+    return [
+        {"front_end": front_end, "features": features, **_weights_of(args)}
+        for front_end in args.front_end
+        for features in args.features
+    ]
+
+
+def _weights_of(args: argparse.Namespace) -> dict[str, str]:
+    return {"weights": os.path.abspath(args.weights)} if args.weights else {}
+
+
+NETWORKS = {"contrastive": encoders_of, "signs": encoders_of, "unet": autoencoders_of}
+"""Systems that are trained before they are compared, and what gives the parameters of those that the options name."""
 
 
 def names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -13,6 +13,7 @@ _EXAMPLES = """\
 examples:
   bench report bench-results/run
   bench report bench-results/run bench-results/sweep --out comparison
+  bench report bench-results/run bench-results/reproduce-contrastive
 """
 
 
@@ -22,10 +23,12 @@ def add_parser(commands: Any) -> None:
         "report",
         help="figures and tables of runs",
         description="One self-contained page on one run or several, finished or not, and its tables as Markdown "
-        "and CSV.",
+        "and CSV; what `bench reproduce` made has a section of it.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of a document's own experiment"
+    )
     parser.add_argument(
         "--out",
         type=Path,

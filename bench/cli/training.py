@@ -1,0 +1,153 @@
+"""What the commands share that train networks: options, the recordings they name, and what is told meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cli.common import names, say, seed
+from samaf.cli.common import counted, print_json, progress_bar
+from samaf.errors import ModelError, shown
+
+
+class OutOfTimeError(Exception):
+    """What was to be done took longer than it might."""
+
+
+def need_tensorflow() -> None:
+    """Say how to get it, where it is missing."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModelError(
+            "training needs TensorFlow, which is not installed; run: pip install 'samaf[train,bench]'"
+        )
+
+
+def add_training(
+    parser: argparse.ArgumentParser,
+    presets: Sequence[str],
+    *,
+    kinds: Sequence[str] = ("music",),
+    needs_manifest: bool = False,
+) -> argparse._ArgumentGroup:
+    """Add the options that say what networks are trained on, and how; gives their group.
+
+    Parameters
+    ----------
+    presets
+        The quick one, and the document's own.
+    kinds
+        Of the tracks, where nobody says otherwise.
+    """
+    training = parser.add_argument_group("training")
+    source = training.add_mutually_exclusive_group(required=True)
+    if not needs_manifest:
+        source.add_argument("--data", type=Path, nargs="+", metavar="DIR", help="audio to train on")
+    source.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="a CSV with the columns path, kind and split"
+    )
+    training.add_argument("--split", metavar="NAME", default="train", help="split that is trained on (train)")
+    training.add_argument(
+        "--kind",
+        type=names,
+        default=tuple(kinds),
+        metavar="KINDS",
+        help=f"kinds of tracks ({','.join(kinds)})",
+    )
+    small, full = presets
+    training.add_argument(
+        "--preset",
+        choices=presets,
+        default=small,
+        help=f"{small}: minutes on two cores; {full}: as in the papers",
+    )
+    training.add_argument(
+        "--training-seed", type=seed, default=0, metavar="N", help="of the training's draws (0)"
+    )
+    parser.set_defaults(data=None)
+    return training
+
+
+def recordings_of(args: argparse.Namespace) -> list[Path]:
+    """The files that the options name."""
+    from bench.corpus import CorpusError, paths_of, read_rows
+    from samaf.model.corpus import find_audio
+
+    if args.data:
+        paths = find_audio(args.data)
+    else:
+        paths = sorted(paths_of(read_rows(args.manifest), args.manifest, args.split, *args.kind))
+    if not paths:
+        raise CorpusError(f"{args.manifest or args.data[0]}: no audio to train on")
+    return paths
+
+
+def is_there(folder: Path, wanted: dict[str, Any], *, any_recipe: bool = False) -> bool:
+    """Whether a network is there that was trained as wanted.
+
+    Parameters
+    ----------
+    wanted
+        What tells its training from others.
+    any_recipe
+        A network that was trained on the same recordings in another way will do.
+
+    Raises
+    ------
+    ModelError
+        If one is there that was trained otherwise.
+    """
+    from baselines.training import training_of
+
+    there = training_of(folder)
+    if there is None:
+        return False
+    if there == wanted:
+        say(f"{folder}: is there, trained so")
+        return True
+    if there.get("data") != wanted["data"]:
+        raise ModelError(
+            f"{shown(folder)}: was trained on other audio; name another folder with --weights, or remove it"
+        )
+    if not any_recipe:
+        raise ModelError(
+            f"{shown(folder)}: was trained otherwise; name another folder with --weights, or remove it"
+        )
+    say(f"{folder}: is there, trained in another way")
+    return True
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training is given to tell by: of files prepared, and of epochs."""
+
+    progress: Callable[[int, int, str], None]
+    epoch_done: Callable[[int, int, dict[str, float]], None]
+
+
+@contextmanager
+def telling(args: argparse.Namespace, label: str, deadline: float | None) -> Iterator[Told]:
+    """Tell on stderr, and in JSON if that is asked for, what becomes of a network.
+
+    Parameters
+    ----------
+    deadline
+        On the clock of :func:`time.monotonic`; an epoch that ends after it raises :class:`OutOfTimeError`.
+    """
+    start = time.monotonic()
+
+    def epoch_done(epoch: int, epochs: int, measures: dict[str, float]) -> None:
+        if getattr(args, "json", False):
+            print_json({"network": label, "epochs": epochs, **measures})
+        told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items() if name != "epoch")
+        say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")
+        if deadline and time.monotonic() > deadline and epoch < epochs:
+            raise OutOfTimeError
+
+    with progress_bar("preparing") as bar:
+        yield Told(counted(bar), epoch_done)
