@@ -257,7 +257,8 @@ class Encoder:
         """Open a stream: samples go in as they come, hashes come out as soon as their windows are complete.
 
         All its rows together are those that :meth:`encode` gives of all its samples, bit for bit, whatever the blocks
-        that they come in; with a model in 8 bits, all but one bit in some 300 (see :mod:`samaf.stream`). Its memory stays the same, however long it runs.
+        that they come in; with a model in 8 bits, all but one bit in some 300 (see :mod:`samaf.stream`). Its memory
+        stays the same, however long it runs.
 
         Parameters
         ----------
