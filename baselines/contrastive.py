@@ -71,8 +71,10 @@ class ContrastiveParameters(NetworkParameters):
 class Contrastive(NetworkBaseline):
     """A trained encoder, and its vectors in a flat FAISS index.
 
-    The score is the mean inner product of the aligned vectors. The report has no threshold: whatever is nearest is
-    the answer.
+    The report has no threshold: whatever has the highest mean inner product is the answer. The longer a clip is, the
+    less a wrong place reaches, so that no one level of it can tell known clips from unknown ones. The score is
+    therefore the lead over the best place in any other recording (:attr:`baselines.vectors.Place.lead`), which has
+    about the same level at all lengths. A recording that is stored twice has no lead.
 
     Raises
     ------
@@ -109,7 +111,7 @@ class Contrastive(NetworkBaseline):
         place = self._vectors.search(self._embed(samples))
         if place is None:
             return None
-        return Match(self.tracks[place.track], place.row * HOP_S, place.score)
+        return Match(self.tracks[place.track], place.row * HOP_S, place.lead)
 
     def tables(self) -> Tables:
         """All vectors, where the tracks end, and which network made them."""

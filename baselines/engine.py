@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from baselines.base import Float32
 from baselines.indexed import Indexed
@@ -12,6 +15,7 @@ from samaf.encoder import Encoder
 from samaf.fingerprint import Fingerprint
 from samaf.index import Index
 from samaf.library import Library
+from samaf.weights import DEFAULT_PATH
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class Samaf(Indexed):
         super().__init__(parameters)
         self._library: Library | None = None
         self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        """With the content of its weights file: trained or calibrated anew, it is another system."""
+        weights = Path(parameters.model or DEFAULT_PATH).read_bytes()
+        return {**super().identity(parameters), "weights": hashlib.sha256(weights).hexdigest()}
+
+    @classmethod
+    def check(cls, parameters: Any) -> None:
+        """Refuse weights that cannot be read, or that have no code of this length."""
+        Encoder(parameters.model or None, bits=parameters.bits)
 
     @property
     def macs_per_s(self) -> float:

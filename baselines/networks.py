@@ -7,6 +7,7 @@ weights. :mod:`baselines.training` writes both.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def default_root() -> Path:
     return cache / "networks"
 
 
-class NetworkParameters:
+class NetworkParameters(ABC):
     """What the parameters of such a system, a frozen dataclass, have besides their own.
 
     Attributes
@@ -42,14 +43,14 @@ class NetworkParameters:
     weights: str
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """The name of the network's folder."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def command(self) -> str:
         """What to type to train the network."""
-        raise NotImplementedError
 
     @property
     def folder(self) -> Path:

@@ -34,11 +34,19 @@ class Place:
         The track's row that the clip's first row meets, to a fraction; before its beginning, if negative.
     score : float
         Mean inner product at the nearest whole row.
+    runner_up : float
+        The best score in any other track; no less than it, where only one track is near.
     """
 
     track: int
     row: float
     score: float
+    runner_up: float
+
+    @property
+    def lead(self) -> float:
+        """What the score gains of all that the runner-up lacks to 1: the same measure for clips of any length."""
+        return (self.score - self.runner_up) / max(1.0 - self.runner_up, 1e-6)
 
 
 class Vectors:
@@ -99,7 +107,10 @@ class Vectors:
         bend = before - 2.0 * score + after  # a parabola through the three has its top between the rows
         beside = float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
         first = int(self.ends[track - 1]) if track else 0
-        return Place(track, begin - first + beside, score)
+        others = scores[tracks != track]
+        # A row's inner product with what was not looked at is at most that with the last that was.
+        runner_up = float(others.max()) if len(others) else float(alike[:, -1].sum()) / len(clip)
+        return Place(track, begin - first + beside, score, runner_up)
 
     def _scores(self, clip: Float32, tracks: Int64, begins: Int64) -> NDArray[np.float64]:
         """Mean inner product at each place; rows beyond the track's ends count as zero."""

@@ -33,7 +33,6 @@ from samaf.atomic import atomic_write
 TITLE = "Báez-Suárez et al.: SAMAF, sequence-to-sequence autoencoder model for audio fingerprinting (2020)"
 RIVALS = ("dejavu", "rafs", "panako")
 BITS = (128, 256)
-LENGTH_S = 5.0
 TRANSFORMATIONS = tuple(name for name in attributes.TRANSFORMATIONS if name != "reverse")
 BY_SEARCH = ("speaker", "source", "kind")
 """Attributes that any system can tell by search."""
@@ -146,30 +145,16 @@ def ahead(first: Floats, second: Floats, recordings: Sequence[str], seed: int = 
     counts = np.bincount(which)
     drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
     resampled = gains[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Judgement(float(gains.sum() / counts.sum()), (float(low), float(high)))
+    return Judgement(float(gains.sum() / counts.sum()), attributes.middle(resampled))
 
 
 def ahead_in(
     tasks: Sequence[Task], first: Sequence[Floats], second: Sequence[Floats], seed: int = 0
 ) -> Judgement:
     """Judge by balanced accuracies, the mean over an attribute's tasks."""
-
-    def mean(scores: Sequence[Floats]) -> float:
-        return float(np.mean([balanced(task, one) for task, one in zip(tasks, scores, strict=True)]))
-
-    def again(scores: Sequence[Floats]) -> Floats:
-        return np.mean(
-            [attributes.resampled(task, one, seed) for task, one in zip(tasks, scores, strict=True)], axis=0
-        )
-
-    low, high = np.quantile(again(first) - again(second), [0.025, 0.975])
-    return Judgement(mean(first) - mean(second), (float(low), float(high)))
-
-
-def balanced(task: Task, scores: Floats) -> float:
-    """Mean of the classes' recalls."""
-    return float(np.mean(list(attributes.recalls(task, scores).values())))
+    lead = attributes.balanced(tasks, first) - attributes.balanced(tasks, second)
+    again = [attributes.balanced_again(tasks, scores, seed) for scores in (first, second)]
+    return Judgement(lead, attributes.middle(again[0] - again[1]))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -193,16 +178,8 @@ def searched(found: Sequence[tuple[Attribute, list[list[Scores]]]]) -> Table:
         row = [label]
         for attribute, told in found:
             values = [scores[k].scores for scores in told]
-            again = np.mean(
-                [
-                    attributes.resampled(task, one, 0)
-                    for task, one in zip(attribute.tasks, values, strict=True)
-                ],
-                axis=0,
-            )
-            mean = np.mean([balanced(task, one) for task, one in zip(attribute.tasks, values, strict=True)])
-            low, high = np.quantile(again, [0.025, 0.975])
-            row.append(f"{percent(float(mean), 1)} [{percent(float(low))}, {percent(float(high))}]")
+            interval = attributes.middle(attributes.balanced_again(attribute.tasks, values, 0))
+            row.append(attributes.written(attributes.balanced(attribute.tasks, values), interval))
         rows.append(row)
     return plain_table(
         "Attributes by search, balanced accuracy, %",

@@ -54,10 +54,12 @@ TRANSFORMATIONS = tuple(
     """.split()
 )
 """What SoX can do to a clip, as :mod:`bench.degrade` names it."""
-ABOUT = (
+TITLE = "What hashes tell of a recording"
+REMARKS = (
+    "After the SAMAF article (Báez-Suárez et al. 2020), which classifies attributes of recordings by their hashes.",
     "Balanced accuracy in %: the mean of the classes' recalls, each recording counting once; its 95 % interval by "
     "bootstrap over recordings, which has no width where all answers are right. Classifiers: the nearest neighbour "
-    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone."
+    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone.",
 )
 """What a reader of the tables must know."""
 CLASSIFIERS = ("nearest", "linear")
@@ -317,6 +319,23 @@ def resampled(task: Task, scores: Floats, seed: int) -> Floats:
     return np.mean(found, axis=0)
 
 
+def balanced(tasks: Sequence[Task], scores: Sequence[Floats]) -> float:
+    """Balanced accuracy, the mean over tasks, of each one's scores (n,)."""
+    found = [list(recalls(task, one).values()) for task, one in zip(tasks, scores, strict=True)]
+    return float(np.mean([np.mean(values) for values in found]))
+
+
+def balanced_again(tasks: Sequence[Task], scores: Sequence[Floats], seed: int) -> Floats:
+    """The same (resamples,) of recordings drawn anew in each task."""
+    return np.mean([resampled(task, one, seed) for task, one in zip(tasks, scores, strict=True)], axis=0)
+
+
+def middle(again: Floats) -> Interval:
+    """The 95 % interval of resamples."""
+    low, high = np.quantile(again, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def results(
     attribute: Attribute, representation: Representation, described: Described, seed: int = 1
 ) -> Iterator[Result]:
@@ -326,19 +345,16 @@ def results(
     ]
     for how in CLASSIFIERS:
         for way in ASKED:
-            each = [(task, one[how, way]) for task, one in zip(attribute.tasks, scores, strict=True)]
-            found = {task.name: recalls(task, one) for task, one in each}
-            again = np.mean([resampled(task, one, seed) for task, one in each], axis=0)
-            low, high = np.quantile(again, [0.025, 0.975])
+            each = [one[how, way] for one in scores]
             yield Result(
                 attribute.name,
                 representation.label,
                 how,
                 way,
-                float(np.mean([np.mean(list(one.values())) for one in found.values()])),
-                (float(low), float(high)),
-                float(np.mean([one.mean() for _, one in each])),
-                found,
+                balanced(attribute.tasks, each),
+                middle(balanced_again(attribute.tasks, each, seed)),
+                float(np.mean([one.mean() for one in each])),
+                {task.name: recalls(task, one) for task, one in zip(attribute.tasks, each, strict=True)},
             )
 
 
@@ -414,7 +430,10 @@ def table(attribute: Attribute, found: Sequence[Result]) -> Table:
 
 
 def _cell(result: Result) -> Cell:
+    return Cell(written(result.balanced_accuracy, result.interval), result.balanced_accuracy)
+
+
+def written(value: float, interval: Interval) -> str:
     """``88.1 [80, 94]``."""
-    low, high = result.interval
-    text = f"{percent(result.balanced_accuracy, 1)} [{percent(low)}, {percent(high)}]"
-    return Cell(text, result.balanced_accuracy)
+    low, high = interval
+    return f"{percent(value, 1)} [{percent(low)}, {percent(high)}]"

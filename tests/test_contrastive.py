@@ -363,6 +363,54 @@ def test_the_best_place_is_that_of_all_places() -> None:
             assert (place.track, round(place.row)) == (track, row)
 
 
+def best_score(clip: np.ndarray, part: np.ndarray) -> float:
+    m = len(clip)
+    padded = np.concatenate([np.zeros((m, 16)), part, np.zeros((m, 16))])
+    return max(
+        float(np.mean(np.sum(clip * padded[row : row + m], axis=1))) for row in range(1, len(part) + m)
+    )
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 99))
+def test_the_runner_up_is_the_best_of_all_other_tracks(m: int, others: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tracks = [unit(rng, 6) for _ in range(1 + others)]  # few enough rows for all to be looked at
+    vectors = Vectors(16)
+    for part in tracks:
+        vectors.add(part)
+    clip = unit(rng, m)
+    place = vectors.search(clip)
+    assert place is not None
+    other = max(best_score(clip, part) for track, part in enumerate(tracks) if track != place.track)
+    assert place.runner_up <= other + 1e-5
+    if m == 1:  # longer ones may begin where no row is near enough
+        assert place.runner_up == pytest.approx(other, abs=1e-5)
+    assert place.lead == pytest.approx((place.score - place.runner_up) / (1 - place.runner_up))
+
+
+def test_a_track_alone_among_the_nearest_leads_no_more_than_it_may() -> None:
+    rng = np.random.default_rng(4)
+    one = unit(rng, 1)
+    near, far = one + 0.01 * unit(rng, 60), unit(rng, 10)
+    vectors = Vectors(16)
+    for part in (near, far):
+        vectors.add((part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32))
+    place = vectors.search(one)
+    assert place is not None and place.track == 0
+    assert best_score(one, far) <= place.runner_up <= place.score
+
+
+def test_what_is_stored_twice_has_no_lead() -> None:
+    rng = np.random.default_rng(5)
+    track = unit(rng, 12)
+    vectors = Vectors(16)
+    for part in (track, unit(rng, 12), track):
+        vectors.add(part)
+    place = vectors.search(track[3:7])
+    assert place is not None and place.score == pytest.approx(1.0, abs=1e-5)
+    assert place.lead == pytest.approx(0.0, abs=1e-3)
+
+
 def test_a_place_between_rows_is_told_to_a_fraction() -> None:
     rng = np.random.default_rng(9)
     knots = unit(rng, 40)

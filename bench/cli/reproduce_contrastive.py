@@ -11,14 +11,13 @@ from baselines.encoders import ENCODERS, PROJECTIONS
 from bench.cli.common import Bars, add_seed, add_weights, command_line, encoders_of, list_of, names_of, say
 from bench.cli.run import RESULTS
 from bench.cli.train_contrastive import add_encoder_training, train_missing
-from bench.cli.training import OutOfTimeError, need_tensorflow
-from samaf.cli.common import DONE, FAILED, count, positive
+from bench.cli.training import add_time, need_tensorflow, train_and_measure
+from samaf.cli.common import DONE, FAILED, count
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
     from bench.corpus import Recording
 
-MINUTES = 85.0
 
 _EXAMPLES = """\
 examples:
@@ -58,9 +57,7 @@ def add_parsers(systems: Any) -> None:
         "--full", action="store_true", help="128 values too, and a fully connected layer as projection"
     )
     parser.add_argument("--queries", type=count, default=1000, metavar="N", help="of each cell (1000)")
-    parser.add_argument(
-        "--minutes", type=positive, default=MINUTES, metavar="X", help=f"stop after so long ({MINUTES:g})"
-    )
+    add_time(parser)
     add_weights(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"results ({RESULTS}/reproduce-contrastive)")
     add_seed(parser)
@@ -98,14 +95,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             progress=bars.progress,
         )
-        try:
-            for parameters in wanted:
-                train_missing(args, parameters, deadline=deadline, any_recipe=True)
-                protocol.measure(parameters, lambda: time.monotonic() < deadline)
-                if time.monotonic() > deadline:
-                    raise OutOfTimeError
-        except OutOfTimeError:
-            say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+        train_and_measure(args, wanted, train_missing, protocol, deadline)
     # whatever was measured before stands in the tables too
     every = dict.fromkeys([*wanted, *_networks(args, everything=True)])
     results = {parameters: hits for parameters in every if (hits := protocol.known(parameters)) is not None}

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.common import Bars, add_lengths, add_seed, add_weights, command_line, on_one_core, say
 from bench.cli.run import RESULTS
-from bench.cli.training import OutOfTimeError, add_training, need_tensorflow, recordings_of, telling
-from samaf.cli.common import DONE, FAILED, count, positive
+from bench.cli.training import (
+    OutOfTimeError,
+    add_time,
+    add_training,
+    need_tensorflow,
+    out_of_time,
+    recordings_of,
+    telling,
+)
+from samaf.cli.common import DONE, FAILED, count
 
 if TYPE_CHECKING:
     from bench.protocol import Entry
 
-MINUTES = 85.0
 SMALL_STEPS = 4000
 
 _EXAMPLES = """\
@@ -43,9 +50,7 @@ def add_parsers(systems: Any) -> None:
     )
     add_lengths(parser, "5")
     parser.add_argument("--per-cell", type=count, default=40, metavar="N", help="clips of a cell (40)")
-    parser.add_argument(
-        "--minutes", type=positive, default=MINUTES, metavar="X", help=f"stop after so long ({MINUTES:g})"
-    )
+    add_time(parser)
     add_weights(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"results ({RESULTS}/reproduce-samaf)")
     add_seed(parser)
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         on_one_core()
         tables = _measured(args, models, out, deadline)
     except OutOfTimeError:
-        say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+        out_of_time(args)
         return FAILED
     study = Study(article.TITLE, command_line(), article.REMARKS, tables)
     study.save(out)

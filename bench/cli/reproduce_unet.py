@@ -10,10 +10,8 @@ from typing import Any
 from bench.cli.common import Bars, add_autoencoders, add_seed, add_weights, autoencoders_of, command_line, say
 from bench.cli.run import RESULTS
 from bench.cli.train_unet import add_autoencoder_training, noises_of, train_missing
-from bench.cli.training import OutOfTimeError, need_tensorflow, recordings_of
-from samaf.cli.common import DONE, FAILED, count, positive
-
-MINUTES = 85.0
+from bench.cli.training import add_time, need_tensorflow, recordings_of, train_and_measure
+from samaf.cli.common import DONE, FAILED, count
 
 _EXAMPLES = """\
 examples:
@@ -48,9 +46,7 @@ def add_parsers(systems: Any) -> None:
     parser.add_argument(
         "--rebuilt", type=count, default=200, metavar="N", help="clips that are rebuilt (200)"
     )
-    parser.add_argument(
-        "--minutes", type=positive, default=MINUTES, metavar="X", help=f"stop after so long ({MINUTES:g})"
-    )
+    add_time(parser)
     add_weights(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"results ({RESULTS}/reproduce-unet)")
     add_seed(parser)
@@ -93,14 +89,7 @@ def run(args: argparse.Namespace) -> int:
             progress=bars.progress,
             pictures=draw if can_draw() else None,
         )
-        try:
-            for parameters in wanted:
-                train_missing(args, parameters, deadline=deadline, any_recipe=True)
-                protocol.measure(parameters, lambda: time.monotonic() < deadline)
-                if time.monotonic() > deadline:
-                    raise OutOfTimeError
-        except OutOfTimeError:
-            say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+        train_and_measure(args, wanted, train_missing, protocol, deadline)
     for parameters in wanted:
         if (found := protocol.known(parameters)) is not None:
             results[parameters] = found

@@ -12,12 +12,54 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli.common import names, say, seed
-from samaf.cli.common import counted, print_json, progress_bar
+from samaf.cli.common import counted, positive, print_json, progress_bar
 from samaf.errors import ModelError, shown
+
+MINUTES = 85.0
 
 
 class OutOfTimeError(Exception):
     """What was to be done took longer than it might."""
+
+
+def add_time(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says when a reproduction stops."""
+    parser.add_argument(
+        "--minutes", type=positive, default=MINUTES, metavar="X", help=f"stop after so long ({MINUTES:g})"
+    )
+
+
+def out_of_time(args: argparse.Namespace) -> None:
+    """Say that it has stopped, and how it goes on."""
+    say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+
+
+def train_and_measure(
+    args: argparse.Namespace,
+    wanted: Sequence[Any],
+    train_missing: Callable[..., None],
+    protocol: Any,
+    deadline: float,
+) -> None:
+    """Train each network that is missing and put it through a protocol, until time is up.
+
+    Parameters
+    ----------
+    train_missing
+        Of the networks' family.
+    protocol
+        With a method ``measure``, which asks before each of its parts whether to go on.
+    deadline
+        On the clock of :func:`time.monotonic`.
+    """
+    try:
+        for parameters in wanted:
+            train_missing(args, parameters, deadline=deadline, any_recipe=True)
+            protocol.measure(parameters, lambda: time.monotonic() < deadline)
+            if time.monotonic() > deadline:
+                raise OutOfTimeError
+    except OutOfTimeError:
+        out_of_time(args)
 
 
 def need_tensorflow() -> None:

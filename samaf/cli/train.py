@@ -15,6 +15,7 @@ from samaf.cli.common import (
     DONE,
     add_json,
     between,
+    code_lengths,
     complain,
     console,
     count,
@@ -30,7 +31,7 @@ _EXAMPLES = """\
 examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
-  samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
+  samaf train --data speech/ --preset paper --bits 256     the configuration of the SAMAF paper
   samaf train --data ~/Music --preset cnn            a convolutional network in the LSTM's place
   samaf train --data ~/Music --teacher mine.npz --units 128 --out small.npz      learns from another model
   samaf train --data ~/Music --from mine.npz --units 256 --out narrow.npz        its most important units
@@ -91,6 +92,12 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="training steps (default: the preset's; with --from 2000)",
     )
+    parser.add_argument(
+        "--bits",
+        type=code_lengths,
+        metavar="N,N",
+        help="code lengths, of 64, 128, 256 (default: the preset's)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument(
         "--jobs",
@@ -143,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
             noise=args.noise,
             rooms=args.ir,
             out=out,
-            preset=preset.with_options(steps=args.steps, units=args.units),
+            preset=preset.with_options(bits=args.bits, steps=args.steps, units=args.units),
             start=Path(args.start) if args.start else None,
             prune=args.prune,
             teacher=Path(args.teacher) if args.teacher else None,
