@@ -225,6 +225,10 @@ def test_the_whole_fine_tuning(
             ["--from", "base.npz", "--units", "17"],
             "base.npz: its lstm has 16 units, and 17 of them cannot be taken",
         ),
+        (
+            ["--from", "base.npz", "--bits", "64"],
+            "base.npz: its codes have 64, 128 bits, and a fine-tuning keeps them; leave --bits out",
+        ),
         (["--teacher", "none.npz"], "none.npz: no such weights file"),
         (
             ["--teacher", "base.npz"],

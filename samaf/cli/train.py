@@ -96,7 +96,7 @@ def add_parser(commands: Any) -> None:
         "--bits",
         type=code_lengths,
         metavar="N,N",
-        help="code lengths, of 64, 128, 256 (default: the preset's)",
+        help="code lengths, of 64, 128, 256 (default: the preset's); not with --from",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument(

@@ -6,7 +6,7 @@ training goes on where its last epoch ended when the same command is given again
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,7 @@ def train(
     start: Path | None = None,
     prune: float | None = None,
     teacher: Path | None = None,
+    calibration: Mapping[str, Any] | None = None,
     seed: int = 0,
     jobs: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -171,6 +172,8 @@ def train(
         Share of the weights of its matrices that are 0 from the start on, those nearest to 0.
     teacher
         Weights file whose codes the model is to come near, too.
+    calibration
+        Options of :func:`~samaf.model.export.export_checkpoint`: other recordings to calibrate on.
     progress
         Called while rendering, see :meth:`Corpus.render`.
     epoch_done
@@ -203,7 +206,7 @@ def train(
 
     model = Autoencoder(preset, start=begun, masked=prune is not None, teacher=taught)
     history = fit(model, corpus, folder, origin=origin, seed=seed, keep=keep, epoch_done=epoch_done)
-    export_checkpoint(folder, out)
+    export_checkpoint(folder, out, **(calibration or {}))
     if can_draw():
         plot_history(history, out.with_suffix(".png"))
     return out
@@ -211,6 +214,11 @@ def train(
 
 def _begun(weights: Weights, start: Path, preset: Preset, prune: float | None) -> Weights:
     """The encoder to begin with, out of that of a file."""
+    if preset.bits != weights.bits:
+        raise ModelError(
+            f"{shown(start)}: its codes have {', '.join(map(str, weights.bits))} bits, and a fine-tuning keeps them; "
+            "leave --bits out"
+        )
     if preset.units != weights.units:
         if preset.units > weights.units or not isinstance(weights.body, Lstm):
             raise ModelError(
