@@ -40,6 +40,10 @@ def export_checkpoint(
     folder: Path,
     out: Path,
     *,
+    held_out: Sequence[Sequence[Path]] | None = None,
+    library: Sequence[Path] | None = None,
+    sources: Sources | None = None,
+    queries: int | None = None,
     storage: str | None = None,
     compatible: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -52,7 +56,10 @@ def export_checkpoint(
         The work folder: the training's output path + ``.work``.
     out
         The weights file to write.
-    storage, compatible
+    held_out, library, sources
+        See :func:`samaf.model.calibrate.calibration_of`; by default they are the training's own, its held-out
+        recordings as one kind.
+    queries, storage, compatible
         See :func:`export_quantised`; by default the model is not quantised.
     progress
         Called with (steps done, steps, note).
@@ -72,19 +79,27 @@ def export_checkpoint(
         ) from None
     seed = state.get("seed", 0)
     chunks, held_out_chunks = corpus.split(seed)
-    training, held_out = (
+    training, own = (
         [corpus.paths[k] for k in np.unique(corpus.files[some])] for some in (chunks, held_out_chunks)
     )
     latest = folder / LATEST
     with_clarity(Weights.load(latest), Twins(corpus, chunks), np.random.default_rng([seed, 98])).save(latest)
-    library = [training[k] for k in np.unique(np.linspace(0, len(training) - 1, MOST_SEARCHED).astype(int))]
-    sources = Sources(corpus.noises, corpus.rooms, held_out)
-    known: dict[str, Any] = {"sources": sources, "seed": seed, "progress": progress}
+    if library is None:
+        library = [
+            training[k] for k in np.unique(np.linspace(0, len(training) - 1, MOST_SEARCHED).astype(int))
+        ]
+    held_out = [own] if held_out is None else held_out
+    known: dict[str, Any] = {
+        "sources": sources or Sources(corpus.noises, corpus.rooms, own),
+        "queries": queries,
+        "seed": seed,
+        "progress": progress,
+    }
     if storage is not None:
         return export_quantised(
-            latest, out, [held_out], library, storage=storage, compatible=compatible, **known
+            latest, out, held_out, library, storage=storage, compatible=compatible, **known
         )
-    calibrate(latest, [held_out], library, **known).save(out)
+    calibrate(latest, held_out, library, **known).save(out)
     return out
 
 

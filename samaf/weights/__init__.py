@@ -149,12 +149,15 @@ class Weights:
         return stored
 
     def quantised(self, storage: str) -> Weights:
-        """The same network with its matrices in fewer bits, ``"int8"`` or ``"int4"``; not calibrated."""
+        """The same network with its matrices in fewer bits, ``"int8"`` or ``"int4"``; not calibrated.
+
+        Its facts tell the id of this one, its original.
+        """
         arrays = {
             name: Packed.of(array, WIDTHS[storage]) if array.ndim == 2 else array
             for name, array in self.floats.items()
         }
-        facts = {**self.facts, "quantised": storage}
+        facts = {**self.facts, "quantised": storage, "original": self.own_id}
         return replace(self, arrays=arrays, calibration={}, facts=facts, compatible_with=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
