@@ -125,6 +125,25 @@ def tiny_weights(seed: int = 0) -> Weights:
     return replace(whole, bits=(64, 128), arrays={**whole.arrays, **short}, clarity=None, calibration={})
 
 
+def test_renderings_are_lent(music: Path, tmp_path: Path) -> None:
+    paths, (first, other) = find_audio([music]), (tmp_path / "a", tmp_path / "b")
+    Corpus.lend(first, other)
+    assert not other.exists()  # there is nothing to lend
+    own = Corpus.render(paths, Sources(), TINY, first, jobs=1)
+    frames = np.array(own.frames)
+    Corpus.lend(first, other)
+    assert (other / "frames.f16").samefile(first / "frames.f16")
+    told: list[int] = []
+    Corpus.render(paths, Sources(), TINY, other, jobs=1, progress=lambda done, total, note: told.append(done))
+    assert told == [len(paths)]  # all of them at once
+    Corpus.render(
+        paths[:2], Sources(), TINY, other, jobs=1
+    )  # others, which shall not spoil those that were lent
+    np.testing.assert_array_equal(Corpus.render(paths, Sources(), TINY, first, jobs=1).frames, frames)
+    Corpus.lend(first, other)
+    assert Corpus(other, TINY).paths == paths[:2]  # it has some
+
+
 @pytest.mark.train
 def test_a_network_begins_where_the_file_left_it(fit: ModuleType, corpus: Corpus, tmp_path: Path) -> None:
     from samaf.model.network import Autoencoder

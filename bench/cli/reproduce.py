@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cli import reproduce_contrastive, reproduce_samaf, reproduce_unet
+from bench.cli import reproduce_compression, reproduce_contrastive, reproduce_samaf, reproduce_unet
 from samaf.cli.common import Parser
 
 _EXAMPLES = """\
@@ -12,6 +12,7 @@ examples:
   bench reproduce samaf --manifest audio/manifest.csv
   bench reproduce contrastive --manifest audio/manifest.csv
   bench reproduce unet --manifest audio/manifest.csv
+  bench reproduce compression --manifest audio/manifest.csv
 
 A run that was stopped, by a key or by --minutes, goes on with the same command.
 """
@@ -27,5 +28,5 @@ def add_parser(commands: Any) -> None:
         epilog=_EXAMPLES,
     )
     systems = parser.add_subparsers(title="systems", metavar="SYSTEM", required=True, parser_class=Parser)
-    for document in (reproduce_samaf, reproduce_contrastive, reproduce_unet):
+    for document in (reproduce_samaf, reproduce_contrastive, reproduce_unet, reproduce_compression):
         document.add_parsers(systems)
