@@ -29,6 +29,7 @@ from bench.tables import UNKNOWN, Table, plain_table
 from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import ModelError, shown
+from samaf.model.augment import Sources
 from samaf.model.compatible import Loss, loss_of
 from samaf.onnx_runtime import whole_products
 from samaf.weights import DEFAULT_PATH, Weights
@@ -191,6 +192,7 @@ def in_originals(
     originals = {model.weights.own_id: model for model in models}
     held_out = [track.path for track in corpus.references]
     library = [track.path for track in corpus.crowd]
+    noises, rooms = ([one.path for one in some] for some in (corpus.materials.noises, corpus.materials.rooms))
     found = {}
     for model in models:
         original = originals.get(model.weights.facts.get("original", ""))
@@ -198,7 +200,7 @@ def in_originals(
             continue
         file = kept / f"{model.name}.json"
         of = [model.entry.system.parameters, original.entry.system.parameters, clips, seed]
-        of += [[str(path) for path in paths] for paths in (held_out, library)]
+        of += [[str(path) for path in paths] for paths in (held_out, library, noises, rooms)]
         loss = _kept(file, of)
         if loss is None:
             what = f"{model.name} in an index of {original.name}"
@@ -209,6 +211,7 @@ def in_originals(
                     model.weights.calibration,
                     held_out,
                     library,
+                    sources=Sources(noises, rooms),
                     clips=clips,
                     seed=seed,
                     progress=lambda done, total, _, what=what: progress(what, done, total),
