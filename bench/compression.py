@@ -153,7 +153,7 @@ def compare(
     if len(comparison.groups) > 1:
         made += [in_group(found, group) for group in comparison.groups]
     if losses:
-        made.append(of_originals(models, losses))
+        made.append(of_originals(losses))
     return Study(
         TITLE,
         command,
@@ -189,13 +189,13 @@ def in_originals(
     kept
         A folder; what it has is not done again.
     """
-    originals = {model.weights.own_id: model for model in models}
     held_out = [track.path for track in corpus.references]
     library = [track.path for track in corpus.crowd]
     noises, rooms = ([one.path for one in some] for some in (corpus.materials.noises, corpus.materials.rooms))
     found = {}
     for model in models:
-        original = originals.get(model.weights.facts.get("original", ""))
+        of_id = model.weights.facts.get("original")
+        original = next((one for one in models if one.weights.own_id == of_id), None)
         if original is None:
             continue
         file = kept / f"{model.name}.json"
@@ -343,9 +343,8 @@ def in_group(found: Sequence[Measured], group: Group) -> Table:
     return plain_table(f"Clips of {group.title}", ["Model", *_RATES], rows)
 
 
-def of_originals(models: Sequence[Model], losses: Mapping[str, tuple[str, Loss]]) -> Table:
+def of_originals(losses: Mapping[str, tuple[str, Loss]]) -> Table:
     """What quantised models lose in indexes of their originals."""
-    bits = models[0].weights.bits[0]
     rows = [
         [
             name,
@@ -372,7 +371,7 @@ def of_originals(models: Sequence[Model], losses: Mapping[str, tuple[str, Loss]]
             "May pass for it",
         ],
         rows,
-        f"Distorted clips of 2 and 5 s, codes of {bits} bits; right: the best candidate. Lost: give or take a standard "
+        "Distorted clips of 2 and 5 s, the shortest codes; right: the best candidate. Lost: give or take a standard "
         "error.",
     )
 

@@ -139,7 +139,8 @@ def is_there(out: Path, source: Path) -> bool:
     if not out.exists():
         return False
     facts = Weights.load(out).facts
-    origin = facts.get("origin", {})
+    origin = facts.get("origin")
+    origin = origin if isinstance(origin, dict) else {}
     made_of = facts.get("original") or origin.get("from") or origin.get("teacher")
     if made_of not in (None, Weights.load(source).own_id):
         raise ModelError(

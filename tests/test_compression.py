@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from synth import tune, write
 
 from bench import compression
 from bench.cli import main
-from bench.compression import models_of
+from bench.compression import in_originals, models_of
+from bench.corpus import Corpus, read_manifest
 from bench.resamples import ahead
 from bench.study import Study
 from samaf.cli.common import DONE, FAILED
@@ -45,6 +47,11 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def corpus(audio: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return read_manifest(audio / "m.csv", tmp_path_factory.mktemp("made"), split="check")
+
+
 def files(folder: Path) -> str:
     return ",".join(str(folder / f"{name}.npz") for name in HEADS[1:])
 
@@ -67,6 +74,15 @@ def test_a_quantised_model_knows_its_original(models: Path) -> None:
     for name in ("int8", "int4"):
         made = Weights.load(models / f"{name}.npz")
         assert made.facts["original"] == SHIPPED.own_id != made.own_id
+
+
+@pytest.mark.parametrize("original", [["a"], {}, 1, "a"])
+def test_what_a_file_says_of_its_original_may_be_anything(
+    models: Path, original: Any, tmp_path: Path, corpus: Corpus
+) -> None:
+    made = Weights.load(models / "int8.npz")
+    replace(made, facts={**made.facts, "original": original}).save(tmp_path / "odd.npz")
+    assert not in_originals(models_of([tmp_path / "odd.npz"], 128), corpus, tmp_path, 1, 1)
 
 
 def test_models_that_cannot_be_compared(

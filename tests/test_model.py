@@ -454,6 +454,25 @@ def test_an_export_calibrates_on_what_was_held_out(
     assert options["sources"] == Sources([], [], held_out)
 
 
+def test_an_export_may_be_calibrated_on_others(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def calibrate(*args: Any, **options: Any) -> Any:
+        calls.append((args, options))
+        return SimpleNamespace(save=lambda path: None)
+
+    monkeypatch.setattr(export, "calibrate", calibrate)
+    others: dict[str, Any] = {
+        "held_out": [[Path("a")], [Path("b")]],
+        "library": [],
+        "sources": Sources([Path("n")]),
+    }
+    export.export_checkpoint(trained, trained.parent / "m.npz", **others, queries=3)
+    [((path, *on), options)] = calls
+    assert path == trained / export.LATEST and on == [others["held_out"], []]
+    assert (options["sources"], options["queries"]) == (others["sources"], 3)
+
+
 def test_an_export_searches_among_some_of_many(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Path]] = []
 
