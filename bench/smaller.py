@@ -17,6 +17,7 @@ from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
 from samaf.model.corpus import Corpus
 from samaf.model.export import export_quantised
+from samaf.model.fit import train
 from samaf.model.presets import PRESETS, Preset, fine_tuning
 from samaf.weights import Weights
 
@@ -196,8 +197,6 @@ def make(
             progress=progress,
         )
         return
-    from samaf.model.fit import train
-
     for other in sorted(out.parent.glob("*.work")):
         Corpus.lend(other, out.with_name(out.name + ".work"))
     train(

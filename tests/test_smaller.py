@@ -13,12 +13,17 @@ import pytest
 from conftest import in_ci
 from synth import tune, write
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if not in_ci():
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'samaf[train]'")
+
 from bench import compression, smaller
 from bench.cli import main
 from bench.smaller import NAMES, RECIPES
 from bench.study import Study
 from samaf.cli.common import DONE, FAILED
-from samaf.model import clarity, export
+from samaf.model import clarity, export, fit
 from samaf.model.presets import Preset
 from samaf.model.slimming import narrowed
 from samaf.weights import DEFAULT_PATH, Weights
@@ -50,12 +55,6 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Tiny trainings; calibrations are that of the model that ships, and told of."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    if not in_ci():
-        pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'samaf[train]'")
-    from samaf.model import fit
-
     for name, value in (("STEPS_PER_EPOCH", 2), ("HELD_OUT_PAIRS", 8), ("DECODER_STEPS", 1)):
         monkeypatch.setattr(fit, name, value)
     monkeypatch.setattr(clarity, "PAIRS", 50)
@@ -139,8 +138,6 @@ def test_models_are_made_once_and_compared(
 def test_what_cannot_be_reproduced(
     manifest: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not in_ci():
-        pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'samaf[train]'")
     made = tmp_path / "networks" / "compression"
     made.mkdir(parents=True)
     SHIPPED.quantised("int8").save(made / "int8.npz")
