@@ -48,6 +48,8 @@ LEAST_RATIO = {"contrastive": 1.1, "unet": 1.1}
 """Of the score of a clip to that of others; those of vectors are means of cosines."""
 ACCEPTS_ALL = ("dejavu", "contrastive", "unet")
 """Systems without a threshold."""
+DEPENDENT = ("samaf", "signs", "contrastive", "unet")
+"""Systems whose score of a match depends on what else they hold."""
 USUAL = {"contrastive": {"encoder": "connected"}, "signs": {"encoder": "connected"}, "unet": {}}
 """For each system that needs a network, the parameters of one."""
 
@@ -191,11 +193,7 @@ def test_a_loaded_store_has_its_parameters_and_grows_on(kind, tmp_path):
         assert match is not None
         assert match.track_id == name
         assert match.offset_s == pytest.approx(4.0, abs=0.15)
-    assert match == alone or kind.name in (
-        "samaf",
-        "signs",
-        "contrastive",
-    )  # whose scores depend on the others
+    assert match == alone or kind.name in DEPENDENT
 
 
 def test_another_system_s_store_is_refused(kind, stored):
