@@ -448,7 +448,7 @@ def _machine() -> Machine:
     import psutil
 
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         platform=platform.platform(),
@@ -463,7 +463,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -503,7 +503,7 @@ def test_an_index_of_another_model(
 ) -> None:
     shipped = Weights.load(DEFAULT_PATH)
     model, db = tmp_path / "other.npz", tmp_path / "other.samaf"
-    replace(shipped, kernel=-shipped.kernel).save(model)
+    replace(shipped, arrays={**shipped.arrays, "kernel": -shipped.floats["kernel"]}).save(model)
     assert samaf("index", "add", "--db", db, "--model", model, songs).status == 0
     assert samaf("search", "--db", db, *FORCED, clip).status == 0
     before = db.read_bytes()
