@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from baselines.base import Float32
@@ -12,6 +10,7 @@ from baselines.indexed import Indexed
 from samaf import Match, settings
 from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
+from samaf.files import digest
 from samaf.fingerprint import Fingerprint
 from samaf.index import Index
 from samaf.library import Library
@@ -55,8 +54,7 @@ class Samaf(Indexed):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         """With the content of its weights file: trained or calibrated anew, it is another system."""
-        weights = Path(parameters.model or DEFAULT_PATH).read_bytes()
-        return {**super().identity(parameters), "weights": hashlib.sha256(weights).hexdigest()}
+        return {**super().identity(parameters), "weights": digest(parameters.model or DEFAULT_PATH)}
 
     @classmethod
     def check(cls, parameters: Any) -> None:

@@ -12,15 +12,13 @@ A claim is that of two systems one is ahead: its rate is higher, by more than re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bench import attributes, tables
+from bench import attributes, kept, tables
 from bench.attributes import Attribute, Floats, Task
 from bench.comparison import AT_EQUAL_FALSE_ANSWERS, BEST_CANDIDATE, Comparison, Group
 from bench.corpus import Pool
@@ -28,7 +26,6 @@ from bench.protocol import Entry
 from bench.resamples import Judgement, ahead_in_naming, middle, written
 from bench.retrieved import CLIP_S, CLIPS, retrieved
 from bench.tables import Table, percent, plain_table
-from samaf.atomic import atomic_write
 
 TITLE = "Báez-Suárez et al.: SAMAF, sequence-to-sequence autoencoder model for audio fingerprinting (2020)"
 RIVALS = ("dejavu", "rafs", "panako")
@@ -67,14 +64,14 @@ class Scores:
 
 
 def by_search(
-    pool: Pool, wanted: Sequence[str], entries: Sequence[Entry], kept: Path, seed: int, progress: Progress
+    pool: Pool, wanted: Sequence[str], entries: Sequence[Entry], folder: Path, seed: int, progress: Progress
 ) -> list[tuple[Attribute, list[list[Scores]]]]:
     """Attributes told by search: for each, and each of its tasks, every system's scores.
 
     Parameters
     ----------
-    kept
-        A folder; what it has is not done again.
+    folder
+        What it has is not done again.
     """
     excerpts = [(track.id, attributes.WHOLE) for track in pool.tracks]
     found = []
@@ -86,30 +83,20 @@ def by_search(
         for number, task in enumerate(attribute.tasks):
             scores = []
             for entry in entries:
-                file = kept / f"{name}-{number}-{entry.system.key}-{seed}.json"
+                file = folder / f"{name}-{number}-{entry.system.key}-{seed}.json"
                 identity = [entry.system.parameters, task.excerpts, task.classes.tolist(), CLIPS, CLIP_S]
-                values = _kept(file, identity)
+                values = kept.read(file, identity)
                 if values is None:
                     what = f"{name}, {entry.system.label}"
                     made = retrieved(
                         task, entry, pool.tracks, seed, lambda done, n, what=what: progress(what, done, n)
                     )
                     values = made.tolist()
-                    kept.mkdir(parents=True, exist_ok=True)
-                    with atomic_write(file) as out:
-                        out.write(json.dumps({"of": identity, "scores": values}).encode())
+                    kept.write(file, identity, values)
                 scores.append(Scores(entry.system.label, np.array(values)))
             told.append(scores)
         found.append((attribute, told))
     return found
-
-
-def _kept(file: Path, identity: Any) -> list[float] | None:
-    try:
-        about = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return list(about["scores"]) if about["of"] == json.loads(json.dumps(identity)) else None
 
 
 # -- judging -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ index of the original (:mod:`samaf.model.compatible`).
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import charts, metrics, protocol, speed, tables
+from bench import charts, kept, metrics, protocol, speed, tables
 from bench.clips import Plan
 from bench.comparison import Comparison, Entrant, Group
 from bench.corpus import Corpus
@@ -26,7 +25,6 @@ from bench.resamples import Judgement, ahead_in_naming, written
 from bench.speed import Speed
 from bench.study import Picture, Study
 from bench.tables import UNKNOWN, Table, plain_table
-from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
@@ -176,7 +174,7 @@ def compare(
 def in_originals(
     models: Sequence[Model],
     corpus: Corpus,
-    kept: Path,
+    folder: Path,
     clips: int,
     seed: int,
     progress: Progress = lambda what, done, total: None,
@@ -186,8 +184,8 @@ def in_originals(
 
     Parameters
     ----------
-    kept
-        A folder; what it has is not done again.
+    folder
+        What it has is not done again.
     """
     held_out = [track.path for track in corpus.references]
     library = [track.path for track in corpus.crowd]
@@ -198,10 +196,10 @@ def in_originals(
         original = next((one for one in models if one.weights.own_id == of_id), None)
         if original is None:
             continue
-        file = kept / f"{model.name}.json"
+        file = folder / f"{model.name}.json"
         of = [model.entry.system.parameters, original.entry.system.parameters, clips, seed]
         of += [[str(path) for path in paths] for paths in (held_out, library, noises, rooms)]
-        loss = _kept(file, of)
+        loss = _known(file, of)
         if loss is None:
             what = f"{model.name} in an index of {original.name}"
             try:
@@ -219,18 +217,15 @@ def in_originals(
             except ModelError as error:
                 note(f"{what}: left out: {error}")
                 continue
-            kept.mkdir(parents=True, exist_ok=True)
-            with atomic_write(file) as out:
-                out.write(json.dumps({"of": of, "loss": loss.to_json()}).encode())
+            kept.write(file, of, loss.to_json())
         found[model.name] = original.name, loss
     return found
 
 
-def _kept(file: Path, of: Sequence[object]) -> Loss | None:
+def _known(file: Path, of: Sequence[object]) -> Loss | None:
     try:
-        about = json.loads(file.read_text())
-        return Loss(**about["loss"]) if about["of"] == json.loads(json.dumps(of)) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return Loss(**kept.read(file, of))
+    except TypeError:  # there is none, or an older samaf found it
         return None
 
 

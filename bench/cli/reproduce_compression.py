@@ -20,6 +20,7 @@ from bench.cli.training import (
     out_of_time,
     recordings_of,
     telling,
+    until,
 )
 from samaf.cli.common import DONE, FAILED, count
 
@@ -96,13 +97,7 @@ def run(args: argparse.Namespace) -> int:
         for line in [*(f"left out: {reason}" for reason in corpus.skipped), *corpus.notes]:
             say(line)
         with Bars() as bars:
-
-            def progress(what: str, done: int, total: int) -> None:
-                bars.progress(what, done, total)
-                if time.monotonic() > deadline:
-                    raise OutOfTimeError
-
-            compare(args, models, corpus, out, progress, bars.note)
+            compare(args, models, corpus, out, until(deadline, bars.progress), bars.note)
     except OutOfTimeError:
         out_of_time(args)
         return FAILED

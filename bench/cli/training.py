@@ -35,6 +35,17 @@ def out_of_time(args: argparse.Namespace) -> None:
     say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
 
 
+def until(deadline: float, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """`progress` that raises :class:`OutOfTimeError` when the deadline, of :func:`time.monotonic`, is over."""
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        if time.monotonic() > deadline:
+            raise OutOfTimeError
+
+    return told
+
+
 def train_and_measure(
     args: argparse.Namespace,
     wanted: Sequence[Any],
