@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.comparison import Entrant, Group
-from bench.evalues import RESAMPLES, Interval
+from bench.evalues import Interval, resampled
 from bench.metrics import Bools, Floats
 from bench.tables import UNKNOWN, percent
 
@@ -69,12 +69,8 @@ def ahead(first: Floats, second: Floats, recordings: Sequence[str], seed: int = 
     """Judge by hits (n,) of the same clips, whose recordings are drawn anew."""
     if not recordings:
         return Judgement(math.nan, (math.nan, math.nan))
-    names, which = np.unique(np.array(recordings), return_inverse=True)
-    gains = np.bincount(which, weights=np.asarray(first, float) - np.asarray(second, float))
-    counts = np.bincount(which)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    resampled = gains[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return Judgement(float(gains.sum() / counts.sum()), middle(resampled))
+    gains = np.asarray(first, float) - np.asarray(second, float)
+    return Judgement(float(gains.mean()), middle(resampled(gains, recordings, seed)))
 
 
 def ahead_in_naming(
