@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from baselines.base import Float32
 from baselines.indexed import Indexed
 from samaf import Match, settings
 from samaf.audio import SAMPLE_RATE
 from samaf.encoder import Encoder
+from samaf.files import digest
 from samaf.fingerprint import Fingerprint
 from samaf.index import Index
 from samaf.library import Library
+from samaf.weights import DEFAULT_PATH
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Samaf(Indexed):
         super().__init__(parameters)
         self._library: Library | None = None
         self._encoder = Encoder(self.parameters.model or None, bits=self.parameters.bits)
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        """With the content of its weights file: trained or calibrated anew, it is another system."""
+        return {**super().identity(parameters), "weights": digest(parameters.model or DEFAULT_PATH)}
+
+    @classmethod
+    def check(cls, parameters: Any) -> None:
+        """Refuse weights that cannot be read, or that have no code of this length."""
+        Encoder(parameters.model or None, bits=parameters.bits)
 
     @property
     def macs_per_s(self) -> float:

@@ -6,7 +6,6 @@ weights. :mod:`baselines.training` writes both.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from baselines.base import Baseline, Tables
 from samaf.errors import ModelError, shown
+from samaf.files import digest
 from samaf.places import cache_folder
 
 NETWORK = "network.json"
@@ -66,7 +66,7 @@ class NetworkParameters(ABC):
     @property
     def network(self) -> str:
         """SHA-256 of the network's weights, in hexadecimal digits."""
-        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()
+        return digest(self.folder / WEIGHTS)
 
 
 class NetworkBaseline(Baseline):

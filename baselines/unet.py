@@ -9,9 +9,9 @@ shorter; ``IndexIDMap(IndexFlatL2(320))``; five nearest; songs numbered as they 
 the highest number; a table of names; a clip shorter than 4 s filled up with zeros.
 
 What is ours: an entry's id tells the segment besides the song, as the contract wants an offset. A clip longer than 4 s,
-of which the article takes the first 4 s, has a fingerprint every :data:`QUERY_HOP_S`, and all of them vote: the closer
-one lies to the stored grid, the more it knows. A vote counts as much as code and neighbour are alike. Segments without
-content have no fingerprint.
+of which the article takes the first 4 s, has a fingerprint every :data:`QUERY_HOP_S`, and the one that is most like a
+stored one decides: the closer one lies to the stored grid, the more it knows, and those that lie far from it know
+nothing. Segments without content have no fingerprint.
 
 The network is :mod:`baselines.autoencoder.network`, its input :mod:`baselines.autoencoder.features`.
 """
@@ -30,6 +30,7 @@ from baselines.autoencoder import FEATURES, FRONT_ENDS
 from baselines.autoencoder.features import CLIP, clips_of, inputs_of
 from baselines.base import Float32, Match, Tables
 from baselines.networks import NetworkBaseline, NetworkParameters, check_maker, maker
+from baselines.vectors import lead
 from samaf.audio import SAMPLE_RATE
 
 SEGMENT_HOP_S = 2.5
@@ -92,9 +93,10 @@ class UNetParameters(NetworkParameters):
 class UNet(NetworkBaseline):
     """A trained autoencoder, and its codes in a flat FAISS index.
 
-    The score is the mean over the clip's segments of how alike each is to its nearest neighbour at the place named,
-    from 0 to 1. The article has no threshold: whatever is nearest is the answer. An offset is as good as the distance
-    to the stored grid: a clip of 4 s is told to 1.25 s.
+    The article has no threshold: whatever is nearest is the answer. How alike a clip and its nearest are depends on
+    its length, as what is filled up with zeros is like everything; the score is therefore how far the place named
+    leads the best one in any other recording (:func:`baselines.vectors.lead`). An offset is as good as the distance to
+    the stored grid: a clip of 4 s is told to 1.25 s.
 
     Raises
     ------
@@ -124,15 +126,15 @@ class UNet(NetworkBaseline):
         self.tracks.append(track_id)
 
     def query(self, samples: Float32) -> Match | None:
-        """The place that most of a clip's segments agree on."""
+        """Where the segment lies that is most like a stored one."""
         filled = np.pad(samples, (0, max(0, CLIP - len(samples))))
         codes, has_content = self._code(clips_of(filled, round(QUERY_HOP_S * SAMPLE_RATE)))
         starts_s = QUERY_HOP_S * np.arange(len(codes))
-        place = self._store.vote(codes[has_content], starts_s[has_content])
+        place = self._store.place(codes[has_content], starts_s[has_content])
         if place is None:
             return None
-        song, offset_s, score = place
-        return Match(self.tracks[song], offset_s, score / len(codes))
+        song, offset_s, alike, others = place
+        return Match(self.tracks[song], offset_s, lead(alike, others))
 
     def tables(self) -> Tables:
         """All fingerprints, their ids, and which network made them."""
@@ -189,8 +191,8 @@ class Store:
         alike = np.maximum(np.float32(1.0) - distances / (2 * lengths), np.float32(0.0))
         return alike, ids // _SEGMENTS, ids % _SEGMENTS
 
-    def vote(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float] | None:
-        """The place that codes of a clip's segments agree on.
+    def place(self, codes: Float32, starts_s: NDArray[np.float64]) -> tuple[int, float, float, float] | None:
+        """Where a clip lies by that of its segments which is most like a stored one.
 
         Parameters
         ----------
@@ -200,26 +202,20 @@ class Store:
 
         Returns
         -------
-        song, offset_s, votes
-            None where there is nothing to compare. Votes are those for places within one stored segment of this one,
-            one of each code at most; of them, the one most alike tells the offset.
+        song, offset_s, alike, others
+            None where there is nothing to compare. `others` is how alike any segment and one of any other song are at
+            most.
         """
         if not len(codes) or not self._index.ntotal:
             return None
         alike, songs, segments = self.nearest(codes)
-        begins_s = SEGMENT_HOP_S * segments - starts_s[:, None]
-        best = (-1, 0.0, -1.0)
-        for song in np.unique(songs):
-            of_song = np.where(songs == song, alike, np.float32(0.0))
-            for i, k in zip(*np.nonzero(songs == song), strict=True):
-                near = np.abs(begins_s - begins_s[i, k]) <= SEGMENT_HOP_S / 2
-                votes = np.where(near, of_song, np.float32(0.0)).max(axis=1)
-                total = float(votes.sum())
-                if total > best[2]:
-                    row = int(votes.argmax())
-                    column = int(np.where(near[row], of_song[row], np.float32(-1.0)).argmax())
-                    best = (int(song), float(begins_s[row, column]), total)
-        return best
+        row, column = np.unravel_index(int(alike.argmax()), alike.shape)
+        song = int(songs[row, column])
+        elsewhere = alike[songs != song]
+        # What was not looked at is at most as like a code as the last that was.
+        others = float((elsewhere if len(elsewhere) else alike[:, -1]).max())
+        offset_s = SEGMENT_HOP_S * float(segments[row, column]) - float(starts_s[row])
+        return song, offset_s, float(alike[row, column]), others
 
 
 class Code:

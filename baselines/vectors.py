@@ -45,8 +45,13 @@ class Place:
 
     @property
     def lead(self) -> float:
-        """What the score gains of all that the runner-up lacks to 1: the same measure for clips of any length."""
-        return (self.score - self.runner_up) / max(1.0 - self.runner_up, 1e-6)
+        """See :func:`lead`."""
+        return lead(self.score, self.runner_up)
+
+
+def lead(score: float, runner_up: float) -> float:
+    """What a score gains of all that the best of other tracks lacks to 1: the same measure for clips of any length."""
+    return (score - runner_up) / max(1.0 - runner_up, 1e-6)
 
 
 class Vectors:

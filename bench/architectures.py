@@ -119,7 +119,7 @@ def body(name: str, preset: Preset, wanted_macs: int) -> Any:
 
 def lstm_macs(preset: Preset) -> int:
     """Multiplications of samaf's own encoder for a window."""
-    return preset.n_steps * 4 * preset.units * (preset.n_inputs + preset.units)
+    return preset.body.macs(preset.n_steps)
 
 
 def model_of(name: str, preset: Preset) -> Any:

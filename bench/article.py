@@ -12,23 +12,20 @@ A claim is that of two systems one is ahead: its rate is higher, by more than re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bench import attributes, tables
+from bench import attributes, kept, tables
 from bench.attributes import Attribute, Floats, Task
-from bench.comparison import AT_EQUAL_FALSE_ANSWERS, BEST_CANDIDATE, Comparison, Entrant, Group
+from bench.comparison import AT_EQUAL_FALSE_ANSWERS, BEST_CANDIDATE, Comparison, Group
 from bench.corpus import Pool
-from bench.evalues import RESAMPLES, Interval
 from bench.protocol import Entry
+from bench.resamples import Judgement, ahead_in_naming, middle, written
 from bench.retrieved import CLIP_S, CLIPS, retrieved
 from bench.tables import Table, percent, plain_table
-from samaf.atomic import atomic_write
 
 TITLE = "Báez-Suárez et al.: SAMAF, sequence-to-sequence autoencoder model for audio fingerprinting (2020)"
 RIVALS = ("dejavu", "rafs", "panako")
@@ -67,14 +64,14 @@ class Scores:
 
 
 def by_search(
-    pool: Pool, wanted: Sequence[str], entries: Sequence[Entry], kept: Path, seed: int, progress: Progress
+    pool: Pool, wanted: Sequence[str], entries: Sequence[Entry], folder: Path, seed: int, progress: Progress
 ) -> list[tuple[Attribute, list[list[Scores]]]]:
     """Attributes told by search: for each, and each of its tasks, every system's scores.
 
     Parameters
     ----------
-    kept
-        A folder; what it has is not done again.
+    folder
+        What it has is not done again.
     """
     excerpts = [(track.id, attributes.WHOLE) for track in pool.tracks]
     found = []
@@ -86,66 +83,23 @@ def by_search(
         for number, task in enumerate(attribute.tasks):
             scores = []
             for entry in entries:
-                file = kept / f"{name}-{number}-{entry.system.key}-{seed}.json"
+                file = folder / f"{name}-{number}-{entry.system.key}-{seed}.json"
                 identity = [entry.system.parameters, task.excerpts, task.classes.tolist(), CLIPS, CLIP_S]
-                values = _kept(file, identity)
+                values = kept.read(file, identity)
                 if values is None:
                     what = f"{name}, {entry.system.label}"
                     made = retrieved(
                         task, entry, pool.tracks, seed, lambda done, n, what=what: progress(what, done, n)
                     )
                     values = made.tolist()
-                    kept.mkdir(parents=True, exist_ok=True)
-                    with atomic_write(file) as out:
-                        out.write(json.dumps({"of": identity, "scores": values}).encode())
+                    kept.write(file, identity, values)
                 scores.append(Scores(entry.system.label, np.array(values)))
             told.append(scores)
         found.append((attribute, told))
     return found
 
 
-def _kept(file: Path, identity: Any) -> list[float] | None:
-    try:
-        about = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return list(about["scores"]) if about["of"] == json.loads(json.dumps(identity)) else None
-
-
 # -- judging -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Whether one system is ahead of another.
-
-    Attributes
-    ----------
-    lead
-        Difference of their rates.
-    interval
-        Of it, 95 %.
-    """
-
-    lead: float
-    interval: Interval
-
-    @property
-    def words(self) -> str:
-        """``holds (+12.3 [8.1, 16.0])``."""
-        low, high = self.interval
-        verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told"
-        return f"{verdict} ({100 * self.lead:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}])"
-
-
-def ahead(first: Floats, second: Floats, recordings: Sequence[str], seed: int = 0) -> Judgement:
-    """Judge by hits (n,) of the same clips, whose recordings are drawn anew."""
-    names, which = np.unique(np.array(recordings), return_inverse=True)
-    gains = np.bincount(which, weights=np.asarray(first, float) - np.asarray(second, float))
-    counts = np.bincount(which)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    resampled = gains[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return Judgement(float(gains.sum() / counts.sum()), attributes.middle(resampled))
 
 
 def ahead_in(
@@ -154,7 +108,7 @@ def ahead_in(
     """Judge by balanced accuracies, the mean over an attribute's tasks."""
     lead = attributes.balanced(tasks, first) - attributes.balanced(tasks, second)
     again = [attributes.balanced_again(tasks, scores, seed) for scores in (first, second)]
-    return Judgement(lead, attributes.middle(again[0] - again[1]))
+    return Judgement(lead, middle(again[0] - again[1]))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -178,8 +132,8 @@ def searched(found: Sequence[tuple[Attribute, list[list[Scores]]]]) -> Table:
         row = [label]
         for attribute, told in found:
             values = [scores[k].scores for scores in told]
-            interval = attributes.middle(attributes.balanced_again(attribute.tasks, values, 0))
-            row.append(attributes.written(attributes.balanced(attribute.tasks, values), interval))
+            interval = middle(attributes.balanced_again(attribute.tasks, values, 0))
+            row.append(written(attributes.balanced(attribute.tasks, values), interval))
         rows.append(row)
     return plain_table(
         "Attributes by search, balanced accuracy, %",
@@ -202,7 +156,10 @@ def claims(
         rows.append(
             [
                 f"identification, {entrant.label}",
-                *(_of_identification(entrant, entrants[rival], group).words for rival in rivals),
+                *(
+                    ahead_in_naming(entrant, entrants[rival], lambda one: one.outcomes.right, group).words
+                    for rival in rivals
+                ),
             ]
         )
     for attribute, told in found:
@@ -223,15 +180,3 @@ def claims(
         "In brackets the lead in points, and its 95 % interval. Identification: best candidates for clips of "
         f"{group.title}, all transformations together. Attributes: by search.",
     )
-
-
-def _of_identification(entrant: Entrant, rival: Entrant, group: Group) -> Judgement:
-    """By best candidates for the clips that both were asked."""
-    known = {query.query: answer for query, answer in rival.trials}
-    first, second, recordings = [], [], []
-    for query, answer in entrant.trials:
-        if query.track and query.length_s == group.length_s and query.query in known:
-            first.append(answer.track == query.track)
-            second.append(known[query.query].track == query.track)
-            recordings.append(query.track)
-    return ahead(np.array(first, float), np.array(second, float), recordings)

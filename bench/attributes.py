@@ -45,6 +45,7 @@ from bench.corpus import CorpusError, Pool
 from bench.evalues import RESAMPLES, Interval
 from bench.excerpts import WHOLE, Described, Excerpt, Listener, Progress
 from bench.representations import Float32, Representation
+from bench.resamples import middle, written
 from bench.tables import Cell, Row, Table, percent
 
 TRANSFORMATIONS = tuple(
@@ -54,10 +55,12 @@ TRANSFORMATIONS = tuple(
     """.split()
 )
 """What SoX can do to a clip, as :mod:`bench.degrade` names it."""
-ABOUT = (
+TITLE = "What hashes tell of a recording"
+REMARKS = (
+    "After the SAMAF article (Báez-Suárez et al. 2020), which classifies attributes of recordings by their hashes.",
     "Balanced accuracy in %: the mean of the classes' recalls, each recording counting once; its 95 % interval by "
     "bootstrap over recordings, which has no width where all answers are right. Classifiers: the nearest neighbour "
-    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone."
+    "(of bits, by Hamming distance), and logistic regression (linear), learnt from other recordings alone.",
 )
 """What a reader of the tables must know."""
 CLASSIFIERS = ("nearest", "linear")
@@ -328,12 +331,6 @@ def balanced_again(tasks: Sequence[Task], scores: Sequence[Floats], seed: int) -
     return np.mean([resampled(task, one, seed) for task, one in zip(tasks, scores, strict=True)], axis=0)
 
 
-def middle(again: Floats) -> Interval:
-    """The 95 % interval of resamples."""
-    low, high = np.quantile(again, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def results(
     attribute: Attribute, representation: Representation, described: Described, seed: int = 1
 ) -> Iterator[Result]:
@@ -429,9 +426,3 @@ def table(attribute: Attribute, found: Sequence[Result]) -> Table:
 
 def _cell(result: Result) -> Cell:
     return Cell(written(result.balanced_accuracy, result.interval), result.balanced_accuracy)
-
-
-def written(value: float, interval: Interval) -> str:
-    """``88.1 [80, 94]``."""
-    low, high = interval
-    return f"{percent(value, 1)} [{percent(low)}, {percent(high)}]"

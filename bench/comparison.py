@@ -19,6 +19,8 @@ from bench.results import Measured, Run, Trial
 
 USUAL_LENGTH_S = 5.0
 """Clip length of the headline, or the nearest to it that there is."""
+MOST_DRAWN = 8
+"""Entrants that charts of curves can show; of more, each system's best one is shown."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,16 @@ class Comparison:
             for entrant in self.entrants
             for query, _ in entrant.trials
         }
+
+    @cached_property
+    def drawn(self) -> list[Entrant]:
+        """The entrants that charts of curves show: see :data:`MOST_DRAWN`; the best in the headline's group."""
+        if len(self.entrants) <= MOST_DRAWN or self.lead is None:
+            return self.entrants
+        best: dict[str, Entrant] = {}
+        for entrant in self.ranking(self.lead):
+            best.setdefault(entrant.system.name, entrant)
+        return [entrant for entrant in self.entrants if entrant is best[entrant.system.name]]
 
     def ranking(self, group: Group) -> list[Entrant]:
         """Entrants from the best to the worst by the fairest measure there is."""

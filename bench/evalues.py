@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,14 +81,19 @@ def bootstrap(hits: NDArray[np.bool_], clusters: Sequence[str], seed: int = 0) -
     seed
         Of the resampling.
     """
-    names, which = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    if len(names) < 2:
+    if len(set(clusters)) < 2:
         return math.nan, math.nan
-    sizes = np.bincount(which)
-    counts = np.bincount(which, hits)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    low, high = np.quantile(counts[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [0.025, 0.975])
+    low, high = np.quantile(resampled(hits, clusters, seed), [0.025, 0.975])
     return float(low), float(high)
+
+
+def resampled(values: NDArray[Any], clusters: Sequence[str], seed: int = 0) -> Floats:
+    """Means of values (n,), one a query, in :data:`RESAMPLES` resamples of whole clusters."""
+    names, which = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sizes, sums = np.bincount(which), np.bincount(which, values)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+    means: Floats = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    return means
 
 
 def level(scores: Floats, clusters: Sequence[str], evalue: float, seed: int = 0) -> Level:

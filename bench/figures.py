@@ -61,6 +61,10 @@ def figures(comparison: Comparison) -> Iterator[Figure]:
             yield from _ber(entrant, group)
 
 
+def _whose(comparison: Comparison) -> str:
+    return "" if comparison.drawn == comparison.entrants else "; of each system, its best"
+
+
 def _point(x: float, rate: Rate, what: str) -> Point:
     low, high = rate.interval
     return Point(
@@ -78,7 +82,7 @@ def _sweep(comparison: Comparison, group: Group, measure: Measure, sweep: Sweep)
         for place, (number, _) in zip(places, sweep.points, strict=True)
     ]
     lines = []
-    for entrant in comparison.entrants:
+    for entrant in comparison.drawn:
         rates = [entrant.rate(measure, group, condition) for _, condition in sweep.points]
         points = [
             _point(place, rate, f"{entrant.label}, {describe(condition)}")
@@ -92,7 +96,14 @@ def _sweep(comparison: Comparison, group: Group, measure: Measure, sweep: Sweep)
     scale = charts.Scale(sweep.unit, places[0] - step / 3, places[-1] + step / 3, ticks)
     caption = f"{sweep.title}, clips of {group.title}"
     svg = charts.curves(caption, _ends(lines), scale, charts.shares("named"), lines)
-    yield Figure("robustness", caption, f"Clips named {measure.title}.", Markup(svg), group, measure)
+    yield Figure(
+        "robustness",
+        caption,
+        f"Clips named {measure.title}{_whose(comparison)}.",
+        Markup(svg),
+        group,
+        measure,
+    )
 
 
 def _lengths(comparison: Comparison, groups: Sequence[Group], measure: Measure) -> Iterator[Figure]:
@@ -105,7 +116,7 @@ def _lengths(comparison: Comparison, groups: Sequence[Group], measure: Measure) 
     if len(groups) < 2 or not common:
         return
     lines = []
-    for entrant in comparison.entrants:
+    for entrant in comparison.drawn:
         points = []
         for group in groups:
             rates = [entrant.rate(measure, group, condition) for condition in common]
@@ -121,7 +132,7 @@ def _lengths(comparison: Comparison, groups: Sequence[Group], measure: Measure) 
     several = len({group.kind for group in comparison.groups}) > 1
     caption = f"Clip length, {groups[0].kind}" if several else "Clip length"
     svg = charts.curves(caption, _ends(lines), scale, charts.shares("named"), lines)
-    note = f"Clips named {measure.title}, over the {len(common)} conditions that all lengths have."
+    note = f"Clips named {measure.title}, over the {len(common)} conditions that all lengths have{_whose(comparison)}."
     yield Figure("overview", caption, note, Markup(svg), None, measure)
 
 
@@ -150,7 +161,7 @@ def _size(comparison: Comparison, group: Group, measure: Measure) -> Iterator[Fi
 def _det(comparison: Comparison, group: Group) -> Iterator[Figure]:
     """Misses over false answers as the score threshold moves."""
     lines, verdicts = [], []
-    for entrant in comparison.entrants:
+    for entrant in comparison.drawn:
         outcomes = entrant.at(group)
         curve = metrics.operating_points(outcomes)
         if np.isnan(curve.false_answer_rate).any() or np.isnan(curve.hit_rate).any():

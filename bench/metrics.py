@@ -5,7 +5,8 @@ candidate (a track, an offset, a score), or with none, and has a verdict of its 
 three ways of asking "how often is it right", which the functions keep apart:
 
 - the best candidate, whatever its score: :func:`top1`;
-- the candidates that the system itself accepts: :func:`recall`, :func:`precision`, :func:`f1`, :func:`false_accepts`;
+- the candidates that the system itself accepts: :func:`recall`, :func:`precision`, :func:`f1`, :func:`accuracy`,
+  :func:`false_accepts`;
 - the candidates above the score that leaves few false answers, alike for all systems: :func:`threshold_at`,
   :func:`hits_above`, :func:`operating_points`.
 
@@ -222,6 +223,17 @@ def f1(outcomes: Outcomes) -> float:
     return _quotient(2.0 * found.hits, found.n + named.n)
 
 
+def accuracy(outcomes: Outcomes) -> Rate:
+    """Clips that the system deals with rightly: named rightly if in the library, left unnamed if out of it.
+
+    Like :func:`precision` it depends on the share of clips out of the library.
+    """
+    dealt_with = np.where(outcomes.in_library, outcomes.right, True) & (
+        outcomes.accepted == outcomes.in_library
+    )
+    return Rate(int(dealt_with.sum()), len(outcomes))
+
+
 # -- equal rates of false answers -----------------------------------------------------------------------------------
 
 
@@ -398,6 +410,7 @@ def evaluate(
         "recall": recall(outcomes),
         "precision": precision(outcomes),
         "f1": f1(outcomes),
+        "accuracy": accuracy(outcomes),
         "false_accepts": false_accepts(outcomes),
         "wrong_accepts": wrong_accepts(outcomes),
         "threshold_fa1": threshold,

@@ -72,6 +72,9 @@ PACKAGES = (
     "faiss-cpu",
 )
 
+USUALLY_ALIKE = ("values", "projection", "front_end", "features")
+"""Options that stand in a label only where they are not a system's own choice."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""
 
@@ -119,6 +122,8 @@ def entry(name: str, **options: Any) -> Entry:
         text = value if isinstance(value, str) else f"{value:g}"
         text = Path(text).stem if option == "model" else text
         key.append(re.sub(r"[^\w.-]", "_", text))
+        if option in USUALLY_ALIKE and value == getattr(kind.Parameters, option):
+            continue
         label.append(
             {
                 "bits": f"{text} bits",
@@ -443,7 +448,7 @@ def _machine() -> Machine:
     import psutil
 
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         platform=platform.platform(),
@@ -458,7 +463,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

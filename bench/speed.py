@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Baseline
+from bench.corpus import Corpus
 from bench.protocol import Entry, at_rate, warm_up
 from samaf.audio import SAMPLE_RATE
+from samaf.errors import AudioError
 
 Float32 = NDArray[np.float32]
 
@@ -40,6 +42,54 @@ class Speed:
     query_s: float
     ingest_ratio: float
     query_ratio: float
+
+
+def material(
+    corpus: Corpus,
+    *,
+    minutes: float,
+    length_s: float,
+    clips: int,
+    seed: int,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[list[tuple[str, Float32]], list[Float32]]:
+    """What :func:`measure` takes: the first minutes of a library, and clips of it with some noise.
+
+    Parameters
+    ----------
+    minutes, length_s, clips
+        Audio to take in, at most; length of the clips, and how many.
+    note
+        Hears of recordings that cannot be read.
+
+    Raises
+    ------
+    AudioError
+        If no recording is as long as a clip.
+    """
+    rng = np.random.default_rng(seed)
+    wanted = round(length_s * SAMPLE_RATE)
+    library: list[tuple[str, Float32]] = []
+    left_s = 60.0 * minutes
+    for track in corpus.library:
+        if left_s <= 0:
+            break
+        try:
+            library.append((track.id, track.read(0.0, left_s)))
+        except AudioError as error:
+            note(f"left out: {error}")
+            continue
+        left_s -= len(library[-1][1]) / SAMPLE_RATE
+    long_enough = [x for _, x in library if len(x) >= wanted]
+    if not long_enough:
+        raise AudioError(f"no track is as long as a clip of {length_s:g} s; give shorter clips")
+    spoiled = []
+    for _ in range(clips):
+        x = long_enough[int(rng.integers(len(long_enough)))]
+        start = int(rng.integers(len(x) - wanted + 1))
+        noise = rng.standard_normal(wanted) * 0.3 * x[start : start + wanted].std()
+        spoiled.append((x[start : start + wanted] + noise).astype(np.float32))
+    return library, spoiled
 
 
 def measure(

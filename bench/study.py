@@ -1,4 +1,4 @@
-"""A document's own experiment, repeated: its figures and claims, ours beside them, and what differs."""
+"""An experiment as its readers see it; most are a document's own, repeated: its figures, ours, and what differs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Study:
     Attributes
     ----------
     title
-        The document: its title, authors and year.
+        Its subject, or its document's title, authors and year.
     command
         What repeats it.
     remarks
-        What differs from the document, and why: a paragraph each.
+        What must be known of it, such as what differs from the document, and why: a paragraph each.
     tables, pictures
-        Ours, beside the document's.
+        Ours, beside the document's where there is one.
     """
 
     title: str
@@ -91,4 +91,6 @@ class Study:
             pictures = [Picture(**picture) for picture in about.pop("pictures")]
             return cls(tables=tables, pictures=pictures, **about)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ResultsError(f"{shown(file)}: is damaged ({error}); run `bench reproduce` again") from None
+            raise ResultsError(
+                f"{shown(file)}: is damaged ({error}); make it again with the command that wrote it"
+            ) from None

@@ -5,7 +5,8 @@ The network runs on onnxruntime, on one core in the thread that calls: callers w
 Measured by ``python bench/encoder_backends.py`` (384 units, one core of a Zen 5 processor, batches of 41 and of 128
 windows), in the time that onnxruntime takes: numpy takes 2.2 and 1.8, LiteRT 1.3 and 1.0. That is with numpy's AVX2
 products, which its OpenBLAS chooses there; with its AVX-512 products (``OPENBLAS_CORETYPE=SkylakeX``) numpy takes 1.4
-and 1.1. Compiling with numba what is not a product gains numpy nothing. Loading onnxruntime and making the session
+and 1.1. Compiling with numba what is not a product gains numpy nothing. With weights of 8 bits, on a processor with
+VNNI, onnxruntime itself takes 0.39 and 0.40. Loading onnxruntime and making the session
 cost a process some 40 ms once (``--starts``).
 """
 
@@ -30,9 +31,10 @@ from samaf.features import (
 )
 from samaf.fingerprint import Fingerprint
 from samaf.isolated import IsolatedStream
-from samaf.onnx_runtime import onnxruntime
+from samaf.onnx_runtime import session, whole_products
+from samaf.packed import Stored
 from samaf.settings import BITS, QUERY_HOP_S, REFERENCE_HOP_S
-from samaf.stream import BATCH, HashStream, Rows, Windows, joined
+from samaf.stream import HashStream, Rows, Windows, joined
 from samaf.weights import DEFAULT_PATH, Weights
 
 _MOST_LOG_SCALE = 16.0
@@ -40,6 +42,21 @@ _MOST_LOG_SCALE = 16.0
 
 Float32 = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
+
+
+def load_weights(path: PathLike) -> Weights:
+    """Weights of a file, made for a front end that there is.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or there is none such.
+    """
+    weights = Weights.load(path)
+    values = FRONT_ENDS[weights.front_end][0].n_values if weights.front_end in FRONT_ENDS else 0
+    if values * weights.stack != weights.n_inputs or WINDOW_FRAMES % weights.stack:
+        raise ModelError(f"{shown(path)}: made for a front end that this samaf does not have; update samaf")
+    return weights
 
 
 class Network:
@@ -56,63 +73,51 @@ class Network:
     """
 
     def __init__(self, weights: Weights, bits: int) -> None:
-        self.n_inputs = weights.kernel.shape[0]
+        self.n_inputs = weights.n_inputs
         self._made_of = weights, bits
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        # An arena would keep the memory of as many calls as ever ran at once; without one it is no slower.
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        self._session = onnxruntime.InferenceSession(
-            _graph(weights, bits), options, providers=["CPUExecutionProvider"]
-        )
+        arrays = weights.arrays if weights.is_packed and whole_products() else weights.floats
+        self._session = session(_graph(weights, bits, arrays))
 
     def __call__(self, windows: Float32) -> Float32:
         """Pre-sign activations (n, bits) of normalised windows (n, steps, inputs), scaled by each window's clarity."""
         out = np.empty((len(windows), self._made_of[1]), np.float32)
-        for at in range(0, len(windows), BATCH):  # the gates of all steps at once take 150 kB a window
-            steps = np.ascontiguousarray(windows[at : at + BATCH].swapaxes(0, 1), np.float32)
-            out[at : at + BATCH] = self._session.run(None, {"steps": steps})[0][0]
+        batch = self._made_of[0].body.batch
+        for at in range(0, len(windows), batch):
+            some = np.ascontiguousarray(windows[at : at + batch], np.float32)
+            out[at : at + batch] = self._session.run(None, {"windows": some})[0]
         return out
 
     def __reduce__(self) -> tuple[type[Network], tuple[Weights, int]]:
         return Network, self._made_of  # a session cannot be pickled
 
 
-def _graph(weights: Weights, bits: int) -> bytes:
-    """ONNX model: "steps" (steps, n, inputs) -> "activations" (1, n, bits)."""
-
-    def reordered(gates: Float32) -> Float32:
-        i, f, c, o = np.split(gates, 4, axis=-1)
-        return np.concatenate([i, o, f, c], axis=-1)
-
-    bias = reordered(weights.bias)
+def _graph(weights: Weights, bits: int, arrays: Stored) -> bytes:
+    """ONNX model: "windows" (n, steps, inputs) -> "activations" (n, bits)."""
     clarity = np.zeros(weights.units + 1, np.float32) if weights.clarity is None else weights.clarity
+    body = weights.body.graph(arrays)
+    node = onnx_graph.node
     return onnx_graph.model(
         "encoder",
         [
-            onnx_graph.node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=weights.units),
-            onnx_graph.node("MatMul", ["last", "dense"], ["product"]),
-            onnx_graph.node("Add", ["product", "dense_bias"], ["bare"]),
-            onnx_graph.node("MatMul", ["last", "clarity"], ["clear"]),
-            onnx_graph.node("Add", ["clear", "clarity_bias"], ["log_scale"]),
-            onnx_graph.node("Min", ["log_scale", "most"], ["bounded"]),
-            onnx_graph.node("Exp", ["bounded"], ["scale"]),
-            onnx_graph.node("Mul", ["bare", "scale"], ["activations"]),
+            *body.nodes,
+            node("MatMul", ["state", "dense"], ["product"]),
+            node("Add", ["product", "dense_bias"], ["bare"]),
+            node("MatMul", ["state", "clarity"], ["clear"]),
+            node("Add", ["clear", "clarity_bias"], ["log_scale"]),
+            node("Min", ["log_scale", "most"], ["bounded"]),
+            node("Exp", ["bounded"], ["scale"]),
+            node("Mul", ["bare", "scale"], ["activations"]),
         ],
         constants={
-            # one direction first; ONNX has a bias each for w and r
-            "w": reordered(weights.kernel).T[None],
-            "r": reordered(weights.recurrent).T[None],
-            "b": np.concatenate([bias, np.zeros_like(bias)])[None],
-            "dense": weights.dense[:, :bits],
-            "dense_bias": weights.dense_bias[:bits],
+            **body.constants,
+            "dense": weights.floats["dense"][:, :bits],
+            "dense_bias": weights.floats["dense_bias"][:bits],
             "clarity": clarity[:-1, None],
             "clarity_bias": clarity[-1:],
             "most": np.array([_MOST_LOG_SCALE], np.float32),
         },
-        inputs={"steps": ("steps", "n", len(weights.kernel))},
-        outputs={"activations": (1, "n", bits)},
+        inputs={"windows": ("n", WINDOW_FRAMES // weights.stack, weights.n_inputs)},
+        outputs={"activations": ("n", bits)},
     )
 
 
@@ -153,12 +158,7 @@ class Encoder:
         self, model: PathLike | None = None, *, bits: int = BITS, query_hop_s: float = QUERY_HOP_S
     ) -> None:
         self.path = Path(model) if model is not None else DEFAULT_PATH
-        self.weights = Weights.load(self.path)
-        inputs = FRONT_ENDS[self.weights.front_end][0].n_values if self.weights.front_end in FRONT_ENDS else 0
-        if inputs * self.weights.stack != len(self.weights.kernel) or WINDOW_FRAMES % self.weights.stack:
-            raise ModelError(
-                f"{shown(self.path)}: made for a front end that this samaf does not have; update samaf"
-            )
+        self.weights = load_weights(self.path)
         if bits not in self.weights.bits:
             lengths = ", ".join(map(str, self.weights.bits))
             raise ModelError(
@@ -171,9 +171,8 @@ class Encoder:
     @property
     def macs(self) -> int:
         """Multiplications with addition that the network needs for one hash."""
-        steps = WINDOW_FRAMES // self.weights.stack
-        dense = self.weights.units * self.bits
-        return steps * (self.weights.kernel.size + self.weights.recurrent.size) + dense
+        body = self.weights.body.macs(WINDOW_FRAMES // self.weights.stack)
+        return body + self.weights.units * self.bits
 
     def encode(
         self,
@@ -258,7 +257,8 @@ class Encoder:
         """Open a stream: samples go in as they come, hashes come out as soon as their windows are complete.
 
         All its rows together are those that :meth:`encode` gives of all its samples, bit for bit, whatever the blocks
-        that they come in. Its memory stays the same, however long it runs.
+        that they come in; with a model in 8 bits, all but one bit in some 300 (see :mod:`samaf.stream`). Its memory
+        stays the same, however long it runs.
 
         Parameters
         ----------

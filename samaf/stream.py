@@ -2,7 +2,8 @@
 
 Whatever is encoded goes this way, a live stream as well as a file. A hash depends on its own window alone, and no step
 from sample to sign on what else is computed at once. So the blocks in which samples come, and the windows that run
-through the network together, change no bit.
+through the network together, change no bit. The one exception is a model in 8 bits on a processor that multiplies such
+numbers (:mod:`samaf.bodies.lstm`): it rounds a window by what runs beside it, so that one bit in some 300 may differ.
 
 What a whole recording has, and a stream has not before it is closed:
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from samaf.background import RUN_ROWS
+from samaf.bodies import Lstm
 from samaf.fingerprint import Fingerprint, mark_rows
 from samaf.hamming import pack
 from samaf.weights import Weights
@@ -85,11 +86,14 @@ class Model:
                 "log-mel",
                 4,
                 (64, 128, 256),
-                small,
-                small,
-                small[0],
-                small,
-                small[0],
+                Lstm(1, 1),
+                {
+                    "kernel": small,
+                    "recurrent": small,
+                    "bias": small[0],
+                    "dense": small,
+                    "dense_bias": small[0],
+                },
                 calibration=calibration,
             )
         )

@@ -15,11 +15,12 @@ if not in_ci():
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'samaf[train]'")
 
 from bench import article
-from bench.article import ahead, ahead_in
+from bench.article import ahead_in
 from bench.attributes import WHOLE, Task
 from bench.cli import main
 from bench.corpus import Recording
 from bench.protocol import entry
+from bench.resamples import ahead
 from bench.retrieved import CLIPS, retrieved
 from bench.study import Study
 from samaf.weights import DEFAULT_PATH

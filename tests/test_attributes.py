@@ -354,14 +354,13 @@ def test_the_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         "left out: " in told.err and "damaged.wav" in told.err and "recordings described: 8 done" in told.err
     )
     assert "speaker: left out: there are no two classes of two recordings each" in told.err
-    assert (out / "attributes.md").read_text() in told.out
+    assert (out / "study.md").read_text() in told.out
     for title in ("Kind: 2 classes, 8 recordings", "Transformation: 3 classes, 8 recordings"):
         assert f"## {title}\n" in told.out
     for label in ("chance", "samaf, 64 bits", "samaf, 128 bits", "means of MFCC"):
         assert told.out.count(f"| {label} ") == 3
 
-    found = json.loads((out / "attributes.json").read_text())
-    kind, source, transformation = found["attributes"]
+    kind, source, transformation = json.loads((out / "attributes.json").read_text())
     assert [kind["attribute"], source["attribute"]] == ["kind", "source"]
     assert source["tasks"] == [{"name": "", "classes": {"music 0": 3, "speech 0": 3}}]
     assert transformation["chance"] == pytest.approx(1 / 3) == transformation["largest"]

@@ -26,6 +26,7 @@ from bench.cli.common import names
 from bench.clip_cache import ClipCache
 from bench.clips import Plan
 from bench.corpus import Corpus, read_folder
+from samaf.weights import DEFAULT_PATH
 
 PLAN = Plan(("clean", "bandpass"), (3.0,), 2, seed=5)
 
@@ -205,7 +206,9 @@ def test_a_folder_of_another_run_is_left_alone(finished, corpus):
 
 
 def test_a_system_that_fails_is_named_and_the_others_finish(corpus, tmp_path):
-    broken = protocol.entry("samaf", bits=64, model=str(tmp_path / "missing.npz"))
+    file = shutil.copy(DEFAULT_PATH, tmp_path / "missing.npz")
+    broken = protocol.entry("samaf", bits=64, model=str(file))
+    file.unlink()
     working = protocol.entry("samaf", bits=64)
     with pytest.raises(protocol.RunError, match=r"missing\.npz"):
         protocol.run(corpus, [broken, working], Plan(("clean",), (3.0,), 1), tmp_path / "run", command="")
@@ -213,11 +216,12 @@ def test_a_system_that_fails_is_named_and_the_others_finish(corpus, tmp_path):
     assert len(answers[working.system.key]) == 3 and not answers[broken.system.key]
 
 
-def test_entries_are_told_apart_by_what_was_asked_for():
+def test_entries_are_told_apart_by_what_was_asked_for(tmp_path):
     plain, set_ = protocol.entry("samaf"), protocol.entry("samaf", bits=256, hop_s=0.5)
     assert (plain.system.key, plain.system.label) == ("samaf", "samaf")
     assert (set_.system.key, set_.system.label) == ("samaf-256-0.5", "samaf, 256 bits, hop 0.5 s")
-    own = protocol.entry("samaf", bits=64, model="/models/my own.npz").system
+    file = shutil.copy(DEFAULT_PATH, tmp_path / "my own.npz")
+    own = protocol.entry("samaf", bits=64, model=str(file)).system
     assert (own.key, own.label) == ("samaf-64-my_own", "samaf, 64 bits, model my own")
     with pytest.raises(ValueError, match="rafs"):
         baselines.system("nobody")
@@ -328,5 +332,5 @@ def test_where_a_network_lies_makes_no_other_system(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("baselines.contrastive.ContrastiveParameters.network", "ab" * 32)
     found = protocol.entry("contrastive", encoder="lstm", values=128, projection="divided", weights="/n")
     assert found.system.key == "contrastive-lstm-128-divided"
-    assert found.system.label == "contrastive, lstm, 128 values, divided projection"
+    assert found.system.label == "contrastive, lstm, 128 values"
     assert found.system.parameters["network"] == "ab" * 32

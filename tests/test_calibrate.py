@@ -180,8 +180,8 @@ def test_what_is_no_file_of_copies(tmp_path: Path, text: bytes | None) -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "m.npz"
     whole = random_weights()
-    short = replace(whole, bits=(64, 128), dense=whole.dense[:, :128], dense_bias=whole.dense_bias[:128])
-    short.save(path)
+    short = {name: whole.floats[name][..., :128] for name in ("dense", "dense_bias")}
+    replace(whole, bits=(64, 128), arrays={**whole.arrays, **short}).save(path)
     return path
 
 

@@ -504,7 +504,7 @@ def test_an_index_of_another_model(
 ) -> None:
     shipped = Weights.load(DEFAULT_PATH)
     model, db = tmp_path / "other.npz", tmp_path / "other.samaf"
-    replace(shipped, kernel=-shipped.kernel).save(model)
+    replace(shipped, arrays={**shipped.arrays, "kernel": -shipped.floats["kernel"]}).save(model)
     assert samaf("index", "add", "--db", db, "--model", model, songs).status == 0
     assert samaf("search", "--db", db, *FORCED, clip).status == 0
     before = db.read_bytes()
@@ -745,14 +745,17 @@ def test_training_passes_its_options_on(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "samaf.model.fit", types.SimpleNamespace(train=train))
     out = tmp_path / "m.npz"
-    args = "--noise n1 n2 --ir r --preset paper --steps 500 --seed 3 --jobs 2 --json".split()
+    args = "--noise n1 n2 --ir r --preset paper --bits 256,128 --steps 500 --seed 3 --jobs 2 --json".split()
     ended = samaf("train", "--data", "a", "b", "--out", out, *args)
     assert ended.status == 0 and ended.records == [{"epoch": 1, "epochs": 1, "loss": 1.5}]
     assert ended.complaints == ["samaf: x.wav: shorter than 2 s"]
     [(data, options)] = calls
     assert (data, options["noise"], options["rooms"]) == (["a", "b"], ["n1", "n2"], ["r"])
     assert (options["out"], options["seed"], options["jobs"]) == (out, 3, 2)
-    assert (options["preset"].name, options["preset"].steps) == ("paper", 500)
+    preset = options["preset"]
+    assert (preset.name, preset.bits, preset.steps) == ("paper", (128, 256), 500)
+    complaint = samaf("train", "--data", "a", "--out", out, "--bits", "128,100").complaints[-1]
+    assert "--bits: 100 is not one of 64, 128, 256" in complaint
     assert samaf("train", "--data", "a", "--out", tmp_path / "model.h5").status == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else True)
     ended = samaf("train", "--data", "a", "--out", out)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import crafted
 import numpy as np
 import pytest
 import soxr
@@ -20,10 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synth import tune, write
 
+from samaf.bodies import Lstm
 from samaf.encoder import Encoder, Network
 from samaf.errors import AudioError, ModelError
 from samaf.features import FRONT_ENDS, frames_of
 from samaf.hamming import distance, pack
+from samaf.packed import Packed
 from samaf.stream import LEAST_KNOWN
 from samaf.weights import DEFAULT_PATH, Weights
 
@@ -43,15 +47,22 @@ def random_weights(front_end: str = "log-mel", stack: int = 4, units: int = 32, 
         front_end=front_end,
         stack=stack,
         bits=BITS,
-        kernel=normal(inputs, 4 * units),
-        recurrent=normal(units, 4 * units),
-        bias=normal(4 * units),
-        dense=normal(units, BITS[-1]),
-        dense_bias=normal(BITS[-1]) / 100,
+        body=Lstm(inputs, units),
+        arrays={
+            "kernel": normal(inputs, 4 * units),
+            "recurrent": normal(units, 4 * units),
+            "bias": normal(4 * units),
+            "dense": normal(units, BITS[-1]),
+            "dense_bias": normal(BITS[-1]) / 100,
+        },
         clarity=normal(units + 1),
         calibration={"share": np.arange(3.0)},
         facts={"preset": {"name": "random"}},
     )
+
+
+def with_arrays(weights: Weights, **arrays: np.ndarray) -> Weights:
+    return replace(weights, arrays={**weights.arrays, **arrays})
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +95,15 @@ def lstm(weights: Weights, window: np.ndarray) -> np.ndarray:
     def logistic(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
 
+    floats = weights.floats
     state = hidden = np.zeros(weights.units)
     for seen in window.astype(np.float64):
-        gates = seen @ weights.kernel + hidden @ weights.recurrent + weights.bias
+        gates = seen @ floats["kernel"] + hidden @ floats["recurrent"] + floats["bias"]
         i, f, c, o = np.split(gates, 4)
         state = logistic(f) * state + logistic(i) * np.tanh(c)
         hidden = logistic(o) * np.tanh(state)
     scale = 1.0 if weights.clarity is None else np.exp(hidden @ weights.clarity[:-1] + weights.clarity[-1])
-    return (hidden @ weights.dense + weights.dense_bias) * scale
+    return (hidden @ floats["dense"] + floats["dense_bias"]) * scale
 
 
 @pytest.mark.parametrize(
@@ -99,9 +111,7 @@ def lstm(weights: Weights, window: np.ndarray) -> np.ndarray:
 )
 def test_the_network_is_an_lstm(front_end: str, stack: int, units: int) -> None:
     weights = random_weights(front_end, stack, units)
-    windows = (
-        np.random.default_rng(1).standard_normal((9, 100 // stack, len(weights.kernel))).astype(np.float32)
-    )
+    windows = np.random.default_rng(1).standard_normal((9, 100 // stack, weights.n_inputs)).astype(np.float32)
     expected = np.stack([lstm(weights, window) for window in windows])
     got = Network(weights, 256)(windows)
     assert got.dtype == np.float32
@@ -112,7 +122,7 @@ def test_the_network_is_an_lstm(front_end: str, stack: int, units: int) -> None:
 def test_shorter_codes_cost_a_little_less() -> None:
     encoder, short = Encoder(bits=128), Encoder(bits=64)
     assert encoder.macs - short.macs == 64 * encoder.weights.units
-    assert short.macs > encoder.weights.kernel.size * 20
+    assert short.macs > encoder.weights.floats["kernel"].size * 20
 
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300])
@@ -456,7 +466,7 @@ def test_the_mfcc_front_end_knows_steady_inaudible_sound_by_its_flatness(tmp_pat
 
 def test_a_valid_code_of_no_ones_is_told_from_silence(tmp_path: Path) -> None:
     weights = random_weights()
-    replace(weights, dense_bias=np.full(256, -100, np.float32)).save(tmp_path / "m.npz")
+    with_arrays(weights, dense_bias=np.full(256, -100, np.float32)).save(tmp_path / "m.npz")
     fingerprint = Encoder(tmp_path / "m.npz").encode(tune(2))
     np.testing.assert_array_equal(fingerprint.hashes, [[1, 0], [1, 0]])
     assert fingerprint.valid.all()
@@ -544,9 +554,9 @@ def test_saved_and_loaded_weights_are_the_same(tmp_path: Path) -> None:
     weights.save(tmp_path / "a.npz")
     loaded = Weights.load(tmp_path / "a.npz")
     for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
-        array = getattr(loaded, name)
+        array = loaded.floats[name]
         assert array.dtype == np.float32
-        np.testing.assert_allclose(array, getattr(weights, name), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(array, weights.floats[name], rtol=1e-3, atol=1e-6)
     assert (loaded.front_end, loaded.stack, loaded.bits) == ("log-mel", 4, BITS)
     assert loaded.facts == weights.facts and loaded.units == 32
     np.testing.assert_array_equal(loaded.clarity, weights.clarity)
@@ -563,9 +573,9 @@ def test_the_id_is_that_of_the_hashes() -> None:
     assert replace(weights, facts={}, calibration={}, clarity=None).model_id == weights.model_id
     assert len(weights.model_id) == 64 and set(weights.model_id) <= set("0123456789abcdef")
     for name in ("kernel", "recurrent", "bias", "dense", "dense_bias"):
-        changed = getattr(weights, name).copy()
+        changed = weights.floats[name].copy()
         changed.flat[0] += 1
-        assert replace(weights, **{name: changed}).model_id != weights.model_id, name
+        assert with_arrays(weights, **{name: changed}).model_id != weights.model_id, name
     for change in ({"front_end": "mfcc"}, {"stack": 2}, {"bits": (256,)}):
         assert replace(weights, **change).model_id != weights.model_id  # type: ignore[arg-type]
 
@@ -622,7 +632,9 @@ def rewritten(source: Path, target: Path, old: bytes, new: bytes) -> Path:
 
 def test_another_version_says_so(model: Path, tmp_path: Path) -> None:
     path = rewritten(model, tmp_path / "a.npz", b'"version": 1', b'"version": 7')
-    with pytest.raises(ModelError, match=r"a\.npz: weights of format 7, this samaf reads format 1; update"):
+    with pytest.raises(
+        ModelError, match=r"a\.npz: weights of format 7, this samaf reads formats 1 and 2; update"
+    ):
         Weights.load(path)
 
 
@@ -669,7 +681,11 @@ def test_an_unknown_front_end_asks_for_a_newer_samaf(
     ids=["kernel", "bias", "dense", "dense_bias", "nan", "clarity", "infinite", "large"],
 )
 def test_arrays_that_make_no_network_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
-    replace(random_weights(), **change).save(tmp_path / "a.npz")
+    weights = random_weights()
+    weights = (
+        replace(weights, clarity=change["clarity"]) if "clarity" in change else with_arrays(weights, **change)
+    )
+    weights.save(tmp_path / "a.npz")
     with pytest.raises(ModelError, match=rf"a\.npz: not a weights file, or damaged \({next(iter(change))} h"):
         Weights.load(tmp_path / "a.npz")
 
@@ -690,6 +706,157 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(
     assert Weights.load(path).model_id == random_weights(seed=1).model_id
     with pytest.raises(ModelError, match="cannot be written"):
         random_weights().save(tmp_path / "no" / "a.npz")
+
+
+# Matrices in few bits
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize(("stack", "units"), [(4, 32), (4, 37)])
+def test_quantised_weights_are_read_as_they_were_made(
+    tmp_path: Path, storage: str, stack: int, units: int
+) -> None:
+    original = random_weights(stack=stack, units=units)
+    made = original.quantised(storage)
+    assert made.model_id != original.model_id and made.facts["quantised"] == storage and not made.calibration
+    made.save(tmp_path / "a.npz")
+    read = Weights.load(tmp_path / "a.npz")
+    assert read.model_id == made.model_id and read.body == original.body
+    for name, array in made.floats.items():
+        rounded = array if array.ndim == 2 else array.astype(np.float16)
+        np.testing.assert_array_equal(read.floats[name], rounded)
+    read.save(tmp_path / "b.npz")
+    assert (tmp_path / "b.npz").read_bytes()[200:] == (tmp_path / "a.npz").read_bytes()[200:]
+    changed = made.arrays["kernel"]
+    assert isinstance(changed, Packed)
+    codes = changed.codes.copy()
+    codes[0, 0] ^= 1
+    other = replace(made, arrays={**made.arrays, "kernel": replace(changed, codes=codes)})
+    assert other.model_id != made.model_id
+
+
+@pytest.mark.parametrize(("storage", "share"), [("int8", 0.55), ("int4", 0.30)])
+def test_quantised_weights_are_small(tmp_path: Path, storage: str, share: float) -> None:
+    original = replace(Weights.load(), calibration={}, clarity=None, facts={})
+    original.save(tmp_path / "a.npz")
+    original.quantised(storage).save(tmp_path / "b.npz")
+    assert (tmp_path / "b.npz").stat().st_size <= share * (tmp_path / "a.npz").stat().st_size
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_quantised_network_is_the_lstm_of_what_it_stands_for(
+    storage: str, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samaf.encoder.whole_products", lambda: exact)
+    weights = replace(random_weights().quantised(storage), clarity=None)
+    windows = np.random.default_rng(1).standard_normal((9, 25, 256)).astype(np.float32)
+    got = Network(weights, 256)(windows)
+    expected = np.stack([lstm(weights, window) for window in windows])
+    whole = exact and storage == "int8"  # products of whole numbers round what goes in as well
+    np.testing.assert_allclose(got, expected, atol=0.05 if whole else 1e-4)
+    assert (np.abs(got - expected).max() > 1e-4) == whole
+
+
+def test_a_quantised_model_encodes_nearly_as_the_original(tmp_path: Path) -> None:
+    samples = tune(6)
+    original = Encoder().encode(samples, hop_s=0.1)
+    for storage, most in (("int8", 0.03), ("int4", 0.15)):
+        Weights.load().quantised(storage).save(tmp_path / "a.npz")
+        encoder = Encoder(tmp_path / "a.npz")
+        assert encoder.macs == Encoder().macs
+        made = encoder.encode(samples, hop_s=0.1)
+        assert made.model_id == encoder.weights.model_id != original.model_id
+        assert 0 < distance(made.hashes, original.hashes).mean() / 128 < most
+
+
+def test_a_pruned_model_has_a_smaller_file(tmp_path: Path) -> None:
+    weights = random_weights(units=96)
+    sparse = {
+        name: array * (np.random.default_rng(0).random(array.shape) < 0.2) if array.ndim == 2 else array
+        for name, array in weights.floats.items()
+    }
+    for name, made in (("a", weights), ("b", with_arrays(weights, **sparse))):
+        made.save(tmp_path / f"{name}.npz")
+        assert Weights.load(tmp_path / f"{name}.npz").model_id == made.model_id
+    assert (tmp_path / "b.npz").stat().st_size < 0.5 * (tmp_path / "a.npz").stat().st_size
+
+
+def test_a_model_may_pass_for_another(tmp_path: Path) -> None:
+    original = random_weights()
+    made = replace(original.quantised("int8"), compatible_with=original.model_id)
+    made.save(tmp_path / "a.npz")
+    read = Weights.load(tmp_path / "a.npz")
+    assert read.model_id == original.model_id and read.own_id == made.own_id != original.own_id
+    assert Encoder(tmp_path / "a.npz").encode(tune(2)).model_id == original.model_id
+
+
+def packed_file(path: Path, storage: str, **arrays: np.ndarray | bytes | None) -> Path:
+    random_weights().quantised(storage).save(path)
+    path.write_bytes(crafted.weights(path, **arrays))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("storage", "arrays", "reason"),
+    [
+        ("int8", {"kernel_scale": None}, "kernel_scale is missing"),
+        (
+            "int4",
+            {"kernel_scale": np.ones((1, 128), np.float16)},
+            r"kernel_scale has type <f2 and shape \(1, 128",
+        ),
+        (
+            "int4",
+            {"kernel_scale": np.full((8, 128), np.inf, np.float16)},
+            "kernel_scale holds NaN or infinity",
+        ),
+        (
+            "int8",
+            {"kernel_scale": np.full((1, 128), 60000, np.float16)},
+            "kernel holds NaN, infinity, or more",
+        ),
+        ("int8", {"kernel": np.zeros((255, 128), np.int8)}, r"kernel has type \|i1 and shape \(255, 128"),
+        ("int4", {"kernel": np.zeros((256, 128), np.uint8)}, r"kernel has type \|u1 and shape \(256, 128"),
+        (
+            "int4",
+            {"kernel": np.zeros((256, 128), np.int64)},
+            "kernel has type <i8|kernel is no array of numbers",
+        ),
+        ("int8", {"bias": np.zeros(128, np.int8)}, r"bias has type \|i1"),
+    ],
+)
+def test_packed_matrices_that_do_not_fit_are_refused(
+    tmp_path: Path, storage: str, arrays: dict[str, Any], reason: str
+) -> None:
+    path = packed_file(tmp_path / "a.npz", storage, **arrays)
+    with pytest.raises(ModelError, match=rf"^[^\n]*a\.npz: not a weights file, or damaged \({reason}[^\n]*$"):
+        Weights.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"body": None}, "None is no JSON object"),
+        ({"body": {"kind": "gru"}}, "'gru' is no network that this samaf knows"),
+        ({"body": {"kind": "lstm", "values": 256}}, "units is missing"),
+        ({"body": {"kind": "lstm", "values": 256, "units": 0}}, "units is 0, no whole number from 1"),
+        ({"body": {"kind": "lstm", "values": 65536, "units": 65536}}, "more than 16777216 weights"),
+        ({"body": {"kind": "lstm", "values": 256, "units": 31}}, "kernel_scale has type"),
+        ({"compatible_with": "x" * 64}, "compatible_with is no model's id"),
+        ({"compatible_with": 7}, "compatible_with is 7"),
+    ],
+)
+def test_a_header_that_fits_no_network_is_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "a.npz"
+    random_weights().quantised("int8").save(path)
+    path.write_bytes(crafted.weights(path, head=lambda header: {**header, **change}))
+    with pytest.raises(
+        ModelError, match=rf"^[^\n]*a\.npz: not a weights file, or damaged \([^\n]*{reason}[^\n]*$"
+    ):
+        Weights.load(path)
 
 
 # The model that ships

@@ -9,8 +9,8 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import pytest
 from crafted import flipped, hostile, sealed
 from fuzzing import Child
 from synth import tune, write
+from test_cnn import random_cnn
 
 from samaf import Encoder, Library
-from samaf.weights import DEFAULT_PATH
+from samaf.weights import DEFAULT_PATH, Weights
 
-FINGERPRINTS, EXPORTS, WEIGHTS = 100, 100, 60
+FINGERPRINTS, EXPORTS, WEIGHTS = 100, 100, 120
 BOMB_BYTES = 1_850_000_000
 
 Rng = np.random.Generator
@@ -247,15 +248,13 @@ def fuzz_exports(good: Good, tmp_path: Path, step: int) -> list[str]:
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
-def odd_array(data: bytes, rng: Rng) -> dict[str, Any]:
+def odd_array(source: Path, rng: Rng) -> dict[str, Any]:
     """One array of another shape, type or content."""
-    names = ["kernel", "recurrent", "bias", "dense", "dense_bias", "clarity"]
-    names += [
-        f"calibration_{name}" for name in ("background", "reliability", "share", "hops", "tail_seconds")
-    ]
-    names += [f"calibration_{name}_128" for name in ("kinds", "odds", "tail")]
-    name = names[rng.integers(len(names))]
-    with np.load(DEFAULT_PATH) as archive:
+    with np.load(source) as archive:
+        names = sorted(
+            name for name in archive.files if name != "header" and not name.endswith(("_64", "_256"))
+        )
+        name = names[rng.integers(len(names))]
         value = archive[name]
     number = [0.0, np.nan, np.inf, -1.0, 1e300, 1e-300, 6e4][rng.integers(7)]
     with np.errstate(all="ignore"):
@@ -271,7 +270,7 @@ def odd_array(data: bytes, rng: Rng) -> dict[str, Any]:
     return {name: odd[rng.integers(len(odd))] if rng.random() < 0.9 else None}
 
 
-def odd_head(data: bytes, rng: Rng) -> dict[str, Any]:
+def odd_head(rng: Rng) -> dict[str, Any]:
     """An array whose own head lies."""
     heads = [
         "{'descr': '<f2', 'fortran_order': False, 'shape': (1000000000, 1000000000), }",
@@ -287,40 +286,51 @@ def odd_head(data: bytes, rng: Rng) -> dict[str, Any]:
     return {name: b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + bytes(100)}
 
 
-def odd_zip(data: bytes, rng: Rng) -> bytes:
+def odd_zip(source: Path, data: bytes, rng: Rng) -> bytes:
     """A bomb, or an archive that lies."""
     which = rng.integers(4)
     if which == 0:
-        return crafted.weights(DEFAULT_PATH, compression=zipfile.ZIP_DEFLATED, kernel=bytes(500_000_000))
+        return crafted.weights(source, compression=zipfile.ZIP_DEFLATED, kernel=bytes(500_000_000))
     if which == 1:
-        return crafted.weights(DEFAULT_PATH, compression=zipfile.ZIP_LZMA)
+        return crafted.weights(source, compression=zipfile.ZIP_LZMA)
     if which == 2:
-        return crafted.weights(DEFAULT_PATH, **{f"array{k}": b"" for k in range(20_000)})
+        return crafted.weights(source, **{f"array{k}": b"" for k in range(20_000)})
     at = data.index(b"PK\1\2")  # the first entry of the directory: its sizes
     return data[: at + 20] + struct.pack("<LL", 2**31, 2**31) + data[at + 28 :]
 
 
-def crafted_weights(k: int) -> bytes:
+def crafted_weights(sources: Sequence[Path], k: int) -> bytes:
+    source = sources[k % len(sources)]
     cases: list[Case] = [
-        lambda data, rng: crafted.weights(DEFAULT_PATH, **odd_array(data, rng)),
-        lambda data, rng: crafted.weights(DEFAULT_PATH, head=lambda header: changed(header, rng)),
-        odd_zip,
-        lambda data, rng: crafted.weights(DEFAULT_PATH, **odd_head(data, rng)),
+        lambda data, rng: crafted.weights(source, **odd_array(source, rng)),
+        lambda data, rng: crafted.weights(source, head=lambda header: changed(header, rng)),
+        lambda data, rng: crafted.weights(source, head=lambda header: odd_body(header, rng)),
+        lambda data, rng: odd_zip(source, data, rng),
+        lambda data, rng: crafted.weights(source, **odd_head(rng)),
         lambda data, rng: flipped(data, rng, 40),
         cut,
-        lambda data, rng: crafted.weights(DEFAULT_PATH, **odd_array(data, rng)),
+        lambda data, rng: crafted.weights(source, **odd_array(source, rng)),
     ]
-    return cases[k % len(cases)](DEFAULT_PATH.read_bytes(), np.random.default_rng([3, k]))
+    return cases[k // len(sources) % len(cases)](source.read_bytes(), np.random.default_rng([3, k]))
+
+
+def odd_body(header: dict[str, Any], rng: Rng) -> dict[str, Any]:
+    """A header that tells of another network, or of one where the format has none."""
+    return {**header, "body": changed(header.get("body", {"kind": "lstm", "values": 256, "units": 384}), rng)}
 
 
 def fuzz_weights(good: Good, tmp_path: Path, step: int) -> list[str]:
     faults: list[str] = []
     query = good.folder / "query.samaf"
     before = good.db.read_bytes()
+    sources = [DEFAULT_PATH, tmp_path / "int4.npz", tmp_path / "cnn.npz"]
+    shipped = Weights.load()
+    for made, path in zip((shipped.quantised("int4"), random_cnn()), sources[1:], strict=True):
+        replace(made, calibration=shipped.calibration).save(path)
     with Child() as child:
         for k in range(0, WEIGHTS, step):
             path = tmp_path / f"{k}.npz"
-            path.write_bytes(crafted_weights(k))
+            path.write_bytes(crafted_weights(sources, k))
             faults += child.run("encode", "--confidence", "--json", "--model", path, good.clip).faults
             faults += child.run("search", "--json", "--model", path, "--db", good.db, query).faults
     return [*faults, *["a search changed the index"] * (good.db.read_bytes() != before)]

@@ -83,6 +83,7 @@ def test_verdicts() -> None:
     assert metrics.wrong_accepts(TEN) == Rate(1, 6)
     assert metrics.false_accepts(TEN) == Rate(2, 4)
     assert metrics.f1(TEN) == pytest.approx(2 * 3 / (6 + 6))
+    assert metrics.accuracy(TEN) == Rate(5, 10)  # three are named rightly, two are unknown and stay so
 
 
 def test_threshold_leaves_no_more_than_the_rate() -> None:

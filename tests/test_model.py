@@ -15,6 +15,7 @@ import pytest
 from conftest import in_ci
 from synth import tune, write
 
+from samaf.bodies import Lstm
 from samaf.encoder import Encoder, Network
 from samaf.errors import AudioError, ModelError
 from samaf.model import augment, clarity, export
@@ -408,11 +409,14 @@ def a_model(preset: Preset) -> Weights:
         preset.front_end,
         preset.stack,
         preset.bits,
-        normal(preset.n_inputs, 4 * units),
-        normal(units, 4 * units),
-        normal(4 * units),
-        normal(units, preset.bits[-1]),
-        normal(preset.bits[-1]),
+        Lstm(preset.n_inputs, units),
+        {
+            "kernel": normal(preset.n_inputs, 4 * units),
+            "recurrent": normal(units, 4 * units),
+            "bias": normal(4 * units),
+            "dense": normal(units, preset.bits[-1]),
+            "dense_bias": normal(preset.bits[-1]),
+        },
     )
 
 
@@ -450,6 +454,25 @@ def test_an_export_calibrates_on_what_was_held_out(
     assert options["sources"] == Sources([], [], held_out)
 
 
+def test_an_export_may_be_calibrated_on_others(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def calibrate(*args: Any, **options: Any) -> Any:
+        calls.append((args, options))
+        return SimpleNamespace(save=lambda path: None)
+
+    monkeypatch.setattr(export, "calibrate", calibrate)
+    others: dict[str, Any] = {
+        "held_out": [[Path("a")], [Path("b")]],
+        "library": [],
+        "sources": Sources([Path("n")]),
+    }
+    export.export_checkpoint(trained, trained.parent / "m.npz", **others, queries=3)
+    [((path, *on), options)] = calls
+    assert path == trained / export.LATEST and on == [others["held_out"], []]
+    assert (options["sources"], options["queries"]) == (others["sources"], 3)
+
+
 def test_an_export_searches_among_some_of_many(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Path]] = []
 
@@ -461,6 +484,18 @@ def test_an_export_searches_among_some_of_many(trained: Path, monkeypatch: pytes
     monkeypatch.setattr(export, "MOST_SEARCHED", 2)
     export.export_checkpoint(trained, trained.parent / "m.npz")
     assert len(seen[0]) == 2
+
+
+def test_an_export_may_be_quantised(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrated on the training's own recordings."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    monkeypatch.setattr(export, "export_quantised", lambda *args, **options: calls.append((args, options)))
+    out = trained.parent / "m.npz"
+    export.export_checkpoint(trained, out, storage="int8", compatible=True)
+    [((source, to, [held_out], library), options)] = calls
+    assert (source, to) == (trained / export.LATEST, out) and len(held_out) == 1 and len(library) == 3
+    assert (options["storage"], options["compatible"], options["seed"]) == ("int8", True, 7)
+    assert options["sources"] == Sources([], [], held_out)
 
 
 @pytest.mark.parametrize("name", ["state.json", "corpus.json", "chunks.npz"])
@@ -643,9 +678,8 @@ def test_the_exported_network_is_the_trained_one(keras: ModuleType, preset: Pres
     export_weights(model, preset, tmp_path / "m.npz", training=[{"epoch": 1, "loss": 2.0}])
     stored = Weights.load(tmp_path / "m.npz")
     assert stored.facts["last_epoch"] == {"epoch": 1, "loss": 2.0} and stored.bits == preset.bits
-    kernel, recurrent, bias = model.encoder.get_weights()
-    dense, dense_bias = model.code.get_weights()
-    exact = replace(stored, kernel=kernel, recurrent=recurrent, bias=bias, dense=dense, dense_bias=dense_bias)
+    arrays = [*model.encoder.get_weights(), *model.code.get_weights()]
+    exact = replace(stored, arrays=dict(zip(stored.arrays, arrays, strict=True)))
     bits = preset.bits[-1]
     np.testing.assert_allclose(np.tanh(Network(exact, bits)(windows)), codes, atol=1e-5)
     np.testing.assert_allclose(np.tanh(Network(stored, bits)(windows)), codes, atol=1e-2)
@@ -732,7 +766,7 @@ def test_a_training_killed_goes_on_as_if_it_had_not_been(
         a, b = ([row[name] for row in history] for history in histories)
         np.testing.assert_allclose(a, b, rtol=1e-3)
     again = Weights.load(killed)
-    np.testing.assert_allclose(again.kernel, weights.kernel, atol=2e-3)
+    np.testing.assert_allclose(again.floats["kernel"], weights.floats["kernel"], atol=2e-3)
     assert len(list((tmp_path / "killed.npz.work").glob("epoch-*"))) == 1
 
 

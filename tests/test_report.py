@@ -19,6 +19,7 @@ from synth import RATE, tune
 
 from bench import report, results, tables
 from bench.comparison import Comparison, describe, missed, sweeps
+from bench.figures import figures
 from bench.metrics import Rate
 from bench.results import Answer, Configuration, Cost, Machine, Query, References, Run, Skipped, System
 
@@ -293,6 +294,21 @@ def test_misses_are_those_of_the_best(comparison: Comparison) -> None:
     example = report.examples(comparison)[0]
     assert [verdict.said for verdict in example.verdicts] == ["no answer"] * 3
     assert example.place == " at 0:00.0" and example.audio.startswith("data:audio/ogg;base64,T2dnU")  # OggS
+
+
+def test_of_many_systems_charts_of_curves_show_each_one_s_best(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Comparison.read([folder])
+    assert few.drawn == few.entrants
+    assert "its best" not in "".join(figure.note for figure in figures(few))
+    monkeypatch.setattr("bench.comparison.MOST_DRAWN", 2)
+    many = Comparison.read([folder])
+    assert len(many.entrants) > 2
+    assert [entrant.system.key for entrant in many.drawn] == ["samaf-128", "rival"]
+    drawn = [figure for figure in figures(many) if figure.section == "robustness"]
+    assert drawn and all("samaf, 64 bits" not in figure.svg for figure in drawn)
+    assert all(figure.note.endswith("of each system, its best.") for figure in drawn)
 
 
 def test_sweeps() -> None:

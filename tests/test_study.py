@@ -39,7 +39,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": [], "pictures": [], "odd": 1}'])
 def test_a_damaged_study_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / STUDY).write_text(text)
-    with pytest.raises(ResultsError, match=r"study\.json: is damaged .*; run `bench reproduce` again"):
+    with pytest.raises(ResultsError, match=r"study\.json: is damaged .*; make it again with"):
         Study.read(tmp_path)
 
 

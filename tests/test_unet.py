@@ -312,21 +312,23 @@ def test_ids_tell_song_and_segment_and_go_on_from_the_highest() -> None:
     assert alike.shape == (1, 5) and (np.diff(alike[0]) <= 0).all()
 
 
-def test_all_segments_of_a_clip_vote() -> None:
+def test_the_segment_most_like_a_stored_one_decides() -> None:
     store = Store(320)
     right, wrong = codes(6, 1), codes(6, 2)
     store.add(0, np.arange(6), right)
     store.add(1, np.arange(6), wrong)
     starts_s = 0.25 * np.arange(3)
-    asked = np.stack([right[2] + 0.6 * codes(1, 3)[0], wrong[4], right[2]])  # one is misled
-    place = store.vote(asked, starts_s)
-    assert place is not None and (place[0], place[1]) == (
-        0,
-        2 * 2.5 - 0.5,
-    )  # told by the one that is most alike
-    assert 1.5 < place[2] < 2.0
-    assert store.vote(codes(0), np.empty(0)) is None
-    assert Store(320).vote(asked, starts_s) is None
+    asked = np.stack([right[2] + 0.6 * codes(1, 3)[0], wrong[4] + 0.3 * codes(1, 4)[0], right[2]])
+    place = store.place(asked, starts_s)
+    assert place is not None and (place[0], place[1]) == (0, 2 * 2.5 - 0.5)
+    assert place[2] == pytest.approx(1.0, abs=1e-5)
+    assert 0.9 < place[3] < 0.99  # the other song's fourth
+    alone = Store(320)
+    alone.add(0, np.arange(6), right)
+    song, _, alike, others = alone.place(asked[2:], starts_s[2:]) or (-1, 0.0, 0.0, 0.0)
+    assert song == 0 and alike == pytest.approx(1.0, abs=1e-5) and 0 <= others < 0.5
+    assert store.place(codes(0), np.empty(0)) is None
+    assert Store(320).place(asked, starts_s) is None
 
 
 def test_only_whole_segments_of_recordings_are_stored_and_short_clips_are_filled_up(

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bench.cli import attributes, calibration, report, reproduce, run, speed, sweep, train
+from bench.cli import attributes, calibration, compression, report, reproduce, run, speed, sweep, train
 from samaf import SamafError, __version__
 from samaf.cli.common import FAILED, INTERRUPTED, Parser, complain
 
@@ -16,6 +16,7 @@ examples:
   bench run --baseline rafs --baseline panako --data ~/Music --bits 128
   bench sweep --bits 64,128,256 --hop 0.5,1.0    what a smaller hash costs
   bench calibration                              whether E-values of unknown clips are what they say
+  bench compression --model int8.npz,small.npz   what smaller models save and lose
   bench speed --baseline dejavu                  how fast each system takes in and answers
   bench train contrastive --data ~/Music         networks of a system that needs some
   bench attributes --manifest audio/manifest.csv  what hashes tell of speaker, kind, source, transformation
@@ -29,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("bench", "Compare audio-fingerprinting systems on the same clips.", _EXAMPLES)
     parser.add_argument("--version", action="version", version=f"bench of samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, sweep, calibration, speed, train, attributes, reproduce, report):
+    for command in (run, sweep, calibration, compression, speed, train, attributes, reproduce, report):
         command.add_parser(commands)
     return parser
 

@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     from bench.clips import cache_folder
     from bench.degrade import parse
     from bench.excerpts import Listener, Plan
+    from bench.study import Study
     from samaf.atomic import atomic_write
 
     representations = _representations(args)
@@ -149,17 +150,16 @@ def run(args: argparse.Namespace) -> int:
     with Bars() as bars:
         listener = Listener(pool, plan, out / "vectors", ClipCache(cache_folder(out)), bars.note)
         found = attributes.measure(listener, representations, args.attributes, progress=bars.progress)
-    tables = [attributes.table(*one) for one in found]
-    told = (f"## {table.title}\n\n{table.markdown()}\n\n{table.note}\n" for table in tables)
-    text = "\n".join([f"{pool.source}. {attributes.ABOUT}\n", *told])
-    written = {"command": command_line(), "data": pool.source, "attributes": attributes.record(found)}
-    for name, content in (
-        ("attributes.json", json.dumps(written, indent=1, ensure_ascii=False)),
-        ("attributes.md", text),
-    ):
-        with atomic_write(out / name) as file:
-            file.write(content.encode())
-    print(text)
+    study = Study(
+        attributes.TITLE,
+        command_line(),
+        (f"{pool.source}.", *attributes.REMARKS),
+        [attributes.table(*one) for one in found],
+    )
+    study.save(out)
+    with atomic_write(out / "attributes.json") as file:
+        file.write(json.dumps(attributes.record(found), indent=1, ensure_ascii=False).encode())
+    print(study.markdown())
     say(f"wrote {out / 'attributes.json'}")
     return DONE
 

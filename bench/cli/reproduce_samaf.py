@@ -17,6 +17,7 @@ from bench.cli.training import (
     out_of_time,
     recordings_of,
     telling,
+    until,
 )
 from samaf.cli.common import DONE, FAILED, count
 
@@ -133,12 +134,7 @@ def _measured(args: argparse.Namespace, models: list[Path], out: Path, deadline:
     everything = corpus.read_pool(args.manifest, work, split=args.check, library=(args.check,))
     plan = Plan(article.TRANSFORMATIONS, tuple(args.lengths), args.per_cell, args.seed)
     with Bars() as bars:
-
-        def progress(what: str, done: int, total: int) -> None:
-            bars.progress(what, done, total)
-            if time.monotonic() > deadline:
-                raise OutOfTimeError
-
+        progress = until(deadline, bars.progress)
         protocol.run(
             speech,
             entries,

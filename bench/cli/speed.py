@@ -45,59 +45,44 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time the systems and print what they took."""
-    import numpy as np
-
-    from bench.speed import measure
+    from bench import speed
     from samaf.audio import SAMPLE_RATE
-    from samaf.errors import AudioError
 
     entries = entries_of(args)
-    rng = np.random.default_rng(args.seed)
-    wanted = round(args.length * SAMPLE_RATE)
-    library, clips, total_s = [], [], 0.0
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
         work = Path(scratch) if args.data or args.manifest else RESULTS / "cache" / "generated"
-        corpus = corpus_of(args, work)
-        for track in corpus.library:
-            if total_s >= 60 * args.minutes:
-                break
-            try:
-                library.append((track.id, track.read(0.0, 60 * args.minutes - total_s)))
-            except AudioError as error:
-                bars.note(f"left out: {error}")
-                continue
-            total_s += len(library[-1][1]) / SAMPLE_RATE
-        long_enough = [x for _, x in library if len(x) >= wanted]
-        if not long_enough:
-            raise AudioError(f"no track is as long as a clip of {args.length:g} s; give a smaller --length")
-        for _ in range(args.clips):
-            x = long_enough[int(rng.integers(len(long_enough)))]
-            start = int(rng.integers(len(x) - wanted + 1))
-            noise = rng.standard_normal(wanted) * 0.3 * x[start : start + wanted].std()
-            clips.append((x[start : start + wanted] + noise).astype(np.float32))
-        speeds = measure(entries, library, clips, rounds=args.rounds, progress=bars.progress)
+        library, clips = speed.material(
+            corpus_of(args, work),
+            minutes=args.minutes,
+            length_s=args.length,
+            clips=args.clips,
+            seed=args.seed,
+            note=bars.note,
+        )
+        speeds = speed.measure(entries, library, clips, rounds=args.rounds, progress=bars.progress)
     if args.json:
-        for speed in speeds:
-            print_json(asdict(speed))
+        for one in speeds:
+            print_json(asdict(one))
         return DONE
     from rich import box
     from rich.table import Table
 
+    minutes = sum(len(samples) for _, samples in library) / SAMPLE_RATE / 60
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{total_s / 60:.0f} minutes of audio, clips of {args.length:g} s, one core, "
+        title=f"{minutes:.0f} minutes of audio, clips of {args.length:g} s, one core, "
         f"medians of {args.rounds} rounds",
     )
     table.add_column("system")
     for name in ("takes in, x real time", f"time / {entries[0].system.label}", "answer, ms", "time / same"):
         table.add_column(name, justify="right")
-    for speed in speeds:
+    for one in speeds:
         table.add_row(
-            speed.label,
-            f"{speed.ingest:,.0f}",
-            f"{speed.ingest_ratio:.2f}",
-            f"{1000 * speed.query_s:.1f}",
-            f"{speed.query_ratio:.2f}",
+            one.label,
+            f"{one.ingest:,.0f}",
+            f"{one.ingest_ratio:.2f}",
+            f"{1000 * one.query_s:.1f}",
+            f"{one.query_ratio:.2f}",
         )
     console().print(table)
     return DONE

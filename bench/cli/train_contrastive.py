@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.common import add_encoders, add_weights, encoders_of, say
-from bench.cli.training import add_training, is_there, need_tensorflow, recordings_of, telling
+from bench.cli.training import (
+    Calibration,
+    add_calibration,
+    add_training,
+    calibration_of,
+    is_there,
+    need_tensorflow,
+    recordings_of,
+    telling,
+)
 from samaf.cli.common import DONE, add_json, count, counted, progress_bar
-from samaf.errors import ModelError
 
 if TYPE_CHECKING:
     from baselines.contrastive import ContrastiveParameters
@@ -51,15 +57,7 @@ def add_parsers(systems: Any) -> None:
         add_weights(parser)
         add_json(parser, "one JSON object per epoch on stdout")
         parser.set_defaults(run=run)
-    signs.add_argument(
-        "--calibrate-on",
-        metavar="SPLIT",
-        default="dev",
-        help="split whose clips say what signs are worth (dev)",
-    )
-    signs.add_argument(
-        "--queries", type=count, metavar="N", help="clips of each length of each kind (up to 200)"
-    )
+    add_calibration(signs)
 
 
 def add_encoder_training(parser: argparse.ArgumentParser, *, needs_manifest: bool = False) -> None:
@@ -91,42 +89,13 @@ def train_and_calibrate(args: argparse.Namespace) -> int:
     return DONE
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The recordings that signs are calibrated on.
-
-    Attributes
-    ----------
-    held_out
-        By kind.
-    library, noise, rooms
-        Of the split that networks are trained on.
-    """
-
-    held_out: list[list[Path]]
-    library: list[Path]
-    noise: list[Path]
-    rooms: list[Path]
-
-
 def _calibration(args: argparse.Namespace, wanted: Sequence[SignsParameters]) -> Calibration:
     """What the options name; refused before anything is trained, if it will not do."""
     from baselines.signs import check_bits
-    from bench.corpus import TRACK_KINDS, CorpusError, paths_of, read_rows
 
     for parameters in wanted:
         check_bits(parameters)
-    if not args.manifest:
-        raise ModelError(
-            "signs are calibrated on recordings that no network was trained on; give a --manifest"
-        )
-    of = partial(paths_of, read_rows(args.manifest), args.manifest)
-    held_out = [found for kind in TRACK_KINDS if (found := of(args.calibrate_on, kind))]
-    if not held_out or args.calibrate_on == args.split:
-        raise CorpusError(
-            f"{args.manifest}: no tracks to calibrate on in another split; name one with --calibrate-on"
-        )
-    return Calibration(held_out, of(args.split, *TRACK_KINDS), of(args.split, "noise"), of(args.split, "ir"))
+    return calibration_of(args)
 
 
 def calibrate(args: argparse.Namespace, parameters: SignsParameters, on: Calibration) -> None:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.cli.common import names, say, seed
-from samaf.cli.common import counted, positive, print_json, progress_bar
+from samaf.cli.common import count, counted, positive, print_json, progress_bar
 from samaf.errors import ModelError, shown
 
 MINUTES = 85.0
@@ -32,6 +33,17 @@ def add_time(parser: argparse.ArgumentParser) -> None:
 def out_of_time(args: argparse.Namespace) -> None:
     """Say that it has stopped, and how it goes on."""
     say(f"stopped after {args.minutes:g} minutes, as --minutes says; the same command goes on")
+
+
+def until(deadline: float, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """`progress` that raises :class:`OutOfTimeError` when the deadline, of :func:`time.monotonic`, is over."""
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        if time.monotonic() > deadline:
+            raise OutOfTimeError
+
+    return told
 
 
 def train_and_measure(
@@ -106,7 +118,7 @@ def add_training(
         "--preset",
         choices=presets,
         default=small,
-        help=f"{small}: minutes on two cores; {full}: as in the papers",
+        help=f"{small}: minutes on two cores; {full}: in full",
     )
     training.add_argument(
         "--training-seed", type=seed, default=0, metavar="N", help="of the training's draws (0)"
@@ -127,6 +139,60 @@ def recordings_of(args: argparse.Namespace) -> list[Path]:
     if not paths:
         raise CorpusError(f"{args.manifest or args.data[0]}: no audio to train on")
     return paths
+
+
+def add_calibration(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say what models are calibrated on."""
+    parser.add_argument(
+        "--calibrate-on",
+        metavar="SPLIT",
+        default="dev",
+        help="split whose clips say what matches are worth (dev)",
+    )
+    parser.add_argument(
+        "--queries", type=count, metavar="N", help="clips of each length of each kind (up to 200)"
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The recordings that models are calibrated on.
+
+    Attributes
+    ----------
+    held_out
+        By kind.
+    library, noise, rooms
+        Of the split that networks are trained on.
+    """
+
+    held_out: list[list[Path]]
+    library: list[Path]
+    noise: list[Path]
+    rooms: list[Path]
+
+
+def calibration_of(args: argparse.Namespace) -> Calibration:
+    """What the options name.
+
+    Raises
+    ------
+    CorpusError, ModelError
+        If there are no such recordings, or networks are trained on them.
+    """
+    from bench.corpus import TRACK_KINDS, CorpusError, paths_of, read_rows
+
+    if not args.manifest:
+        raise ModelError(
+            "models are calibrated on recordings that no network was trained on; give a --manifest"
+        )
+    of = partial(paths_of, read_rows(args.manifest), args.manifest)
+    held_out = [found for kind in TRACK_KINDS if (found := of(args.calibrate_on, kind))]
+    if not held_out or args.calibrate_on == args.split:
+        raise CorpusError(
+            f"{args.manifest}: no tracks to calibrate on in another split; name one with --calibrate-on"
+        )
+    return Calibration(held_out, of(args.split, *TRACK_KINDS), of(args.split, "noise"), of(args.split, "ir"))
 
 
 def is_there(folder: Path, wanted: dict[str, Any], *, any_recipe: bool = False) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, console, count, counted, plain, print_json, progress_bar
-from samaf.errors import ModelError
+from samaf.cli.common import DONE, add_json, console, counted, plain, print_json, progress_bar
+from samaf.cli.material import add_material, material
 
 _EXAMPLES = """\
 examples:
@@ -31,30 +30,7 @@ def add_parser(commands: Any) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", help="weights file")
-    parser.add_argument(
-        "--held-out",
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="recordings that the model was not trained on; what is found is to hold for each DIR by itself",
-    )
-    parser.add_argument(
-        "--library", nargs="+", default=[], metavar="DIR", help="recordings to search among as well"
-    )
-    parser.add_argument("--noise", nargs="+", default=[], metavar="DIR", help="noises (default: synthetic)")
-    parser.add_argument(
-        "--ir", nargs="+", default=[], metavar="DIR", help="impulse responses (default: synthetic)"
-    )
-    parser.add_argument(
-        "--copies",
-        metavar="CSV",
-        help="pairs of files that hold the same audio, in columns path_a and path_b, relative to the CSV: neither is "
-        "an answer for the other",
-    )
-    parser.add_argument(
-        "--queries", type=count, metavar="N", help="clips of each length of each kind (default: up to 200)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    add_material(parser)
     parser.add_argument("-o", "--out", metavar="FILE", help="weights file to write (default: MODEL itself)")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -62,27 +38,16 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate, showing progress."""
-    if importlib.util.find_spec("scipy") is None:
-        raise ModelError(
-            "calibrating needs scipy, which is not installed; run: pip install 'samaf[calibrate]'"
-        )
-    from samaf.model.augment import Sources
-    from samaf.model.calibrate import calibrate, read_copies
-    from samaf.model.corpus import find_audio
+    held_out, library, options = material(args)
+    from samaf.model.calibrate import calibrate
 
-    kinds = [find_audio([place]) for place in args.held_out]
-    held_out = {path for kind in kinds for path in kind}
-    library = [path for path in find_audio(args.library) if path not in held_out]
     out = Path(args.out or args.model)
     with progress_bar("calibrating") as bar:
         weights = calibrate(
             Path(args.model),
-            kinds,
+            held_out,
             library,
-            sources=Sources(find_audio(args.noise), find_audio(args.ir), sorted(held_out)),
-            copies=read_copies(args.copies) if args.copies else None,
-            queries=args.queries,
-            seed=args.seed,
+            **options,
             progress=counted(bar),
         )
     weights.save(out)

@@ -169,6 +169,11 @@ def bits(text: str) -> int:
     return value
 
 
+def code_lengths(text: str) -> tuple[int, ...]:
+    """Read code lengths between commas; in rising order, each once."""
+    return tuple(sorted({bits(part) for part in text.split(",")}))
+
+
 def hop(text: str) -> float:
     """Read a hop in seconds."""
     value = _number(text)

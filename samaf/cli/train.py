@@ -14,6 +14,8 @@ from typing import Any
 from samaf.cli.common import (
     DONE,
     add_json,
+    between,
+    code_lengths,
     complain,
     console,
     count,
@@ -29,7 +31,11 @@ _EXAMPLES = """\
 examples:
   samaf train --data ~/Music --out mine.npz
   samaf train --data music/ speech/ --noise street/ --ir rooms/ --steps 20000
-  samaf train --data ~/Music --preset paper          the configuration of the SAMAF paper
+  samaf train --data speech/ --preset paper --bits 256     the configuration of the SAMAF paper
+  samaf train --data ~/Music --preset cnn            a convolutional network in the LSTM's place
+  samaf train --data ~/Music --teacher mine.npz --units 128 --out small.npz      learns from another model
+  samaf train --data ~/Music --from mine.npz --units 256 --out narrow.npz        its most important units
+  samaf train --data ~/Music --from mine.npz --prune 0.7 --out sparse.npz        most of its weights at 0
   samaf index add --db mine.samafdb --model mine.npz ~/Music
 
 The same command goes on where it was stopped: the work folder beside the model holds the rendered audio and the
@@ -57,9 +63,41 @@ def add_parser(commands: Any) -> None:
         "-o", "--out", default="model.npz", metavar="FILE", help="weights (default model.npz)"
     )
     parser.add_argument(
-        "--preset", choices=("samaf", "samaf-4", "paper"), default="samaf", help="default samaf"
+        "--preset", choices=("samaf", "samaf-4", "cnn", "paper"), default="samaf", help="default samaf"
     )
-    parser.add_argument("--steps", type=count, metavar="N", help="training steps (default: the preset's)")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="FILE",
+        help="begin with the encoder of a weights file: a fine-tuning, with the file's front end and code lengths",
+    )
+    parser.add_argument(
+        "--units",
+        type=count,
+        metavar="N",
+        help="size of the network (default: the preset's); with --from the LSTM's N most important units",
+    )
+    parser.add_argument(
+        "--prune",
+        type=between,
+        metavar="SHARE",
+        help="with --from: share of the weights to be 0, those nearest to it",
+    )
+    parser.add_argument(
+        "--teacher", metavar="FILE", help="learn from the model of a weights file as well, by its codes"
+    )
+    parser.add_argument(
+        "--steps",
+        type=count,
+        metavar="N",
+        help="training steps (default: the preset's; with --from 2000)",
+    )
+    parser.add_argument(
+        "--bits",
+        type=code_lengths,
+        metavar="N,N",
+        help="code lengths, of 64, 128, 256 (default: the preset's); not with --from",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument(
         "--jobs",
@@ -80,13 +118,21 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(
             f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
         )
+    if args.prune and not args.start:
+        raise ModelError(f"{shown(out)}: --prune is for a trained model; give it with --from")
+    from samaf.model.presets import PRESETS, fine_tuning
     from samaf.picture import NEEDED, can_draw
+
+    preset = PRESETS[args.preset]
+    if args.start:
+        from samaf.encoder import load_weights
+
+        preset = fine_tuning(preset, load_weights(args.start))
 
     if not can_draw():
         complain(f"the training will have no plot: {NEEDED}")
     with quiet():
         from samaf.model.fit import train
-    from samaf.model.presets import PRESETS
 
     notes = console(stderr=True)
     start = time.monotonic()
@@ -104,7 +150,10 @@ def run(args: argparse.Namespace) -> int:
             noise=args.noise,
             rooms=args.ir,
             out=out,
-            preset=PRESETS[args.preset].with_options(steps=args.steps),
+            preset=preset.with_options(bits=args.bits, steps=args.steps, units=args.units),
+            start=Path(args.start) if args.start else None,
+            prune=args.prune,
+            teacher=Path(args.teacher) if args.teacher else None,
             seed=args.seed,
             jobs=args.jobs or 0,
             progress=counted(bar),

@@ -1,7 +1,7 @@
 """Clarity: how sure a window's bits are, told from the state of the network that has heard it.
 
 A bit's activation says how far it lies from the other value, but hardly how much noise or echo was in the window: the
-network learns to give a second of audio the same activations in all conditions. The LSTM's last state, from which they
+network learns to give a second of audio the same activations in all conditions. The state, from which they
 are made, tells more. Once the network is trained, a linear function of the state is fitted to the logarithm of a factor
 with which the activations become the log-odds that their bits are right. Hashes stay as they are.
 """
@@ -31,21 +31,17 @@ Float32 = NDArray[np.float32]
 def with_clarity(weights: Weights, twins: Twins, rng: np.random.Generator) -> Weights:
     """The same weights with a clarity fitted to :data:`PAIRS` twins."""
     units = weights.units
+    bare = {"dense": np.eye(units, dtype=np.float32), "dense_bias": np.zeros(units, np.float32)}
+    dense, dense_bias = weights.floats["dense"], weights.floats["dense_bias"]
     states_of = Network(
-        replace(
-            weights,
-            dense=np.eye(units, dtype=np.float32),
-            dense_bias=np.zeros(units, np.float32),
-            bits=(units,),
-            clarity=None,
-        ),
+        replace(weights, arrays={**weights.arrays, **bare}, bits=(units,), clarity=None),
         units,
     )
     states, activations, right = [], [], []
     for at in range(0, PAIRS, _PAIRS_AT_ONCE):
         n = min(_PAIRS_AT_ONCE, PAIRS - at)
         state = states_of(twins.draw(n, rng)[0])
-        activation = state @ weights.dense + weights.dense_bias
+        activation = state @ dense + dense_bias
         states.append(state[n:])
         activations.append(activation[n:])
         right.append((activation[:n] > 0) == (activation[n:] > 0))
@@ -59,7 +55,7 @@ def fit_clarity(states: Float32, activations: Float32, right: NDArray[np.bool_])
     Parameters
     ----------
     states : (n, units)
-        Last states of the LSTM.
+        Of the network.
     activations : (n, bits)
         What the dense layer made of them, before the sign.
     right : (n, bits)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ NOISE_S = 120.0
 """Of each noise recording as much is laid over windows; renderings take from all of it."""
 MARGIN_FRAMES = 12
 """Windows keep this far from a chunk's ends, so that a twin's jitter stays inside."""
+
+_FILES = ("frames.f16", "noise.f16", "chunks.npz", "corpus.json")
+"""What a work folder has of a corpus; the last is there once all are."""
 
 Float32 = NDArray[np.float32]
 
@@ -208,11 +212,12 @@ class Corpus:
             "noises": [os.path.abspath(path) for path in sources.noise],
             "rooms": [os.path.abspath(path) for path in sources.rooms],
         }
-        done = folder / "corpus.json"
+        done = folder / _FILES[-1]
         if done.exists() and wanted.items() <= json.loads(done.read_text()).items():
             progress(len(paths), len(paths), "")
             return cls(folder, preset)
-        done.unlink(missing_ok=True)
+        for name in reversed(_FILES):  # not written into: they may be lent to another folder
+            (folder / name).unlink(missing_ok=True)
         work = [_Job(path, preset, sources, (seed, i)) for i, path in enumerate(paths)]
         factors, levels, n_frames, files = [], [], [], []
         values = FRONT_ENDS[preset.front_end][0].n_values
@@ -243,6 +248,19 @@ class Corpus:
         with atomic_write(done) as file:
             file.write(json.dumps({**wanted, "shape": shape, "n_noise": n_noise}).encode())
         return cls(folder, preset)
+
+    @staticmethod
+    def lend(folder: Path, other: Path) -> None:
+        """Let another work folder have the renderings of this one, unless it has some: the same files, if possible."""
+        if (other / _FILES[-1]).exists() or not (folder / _FILES[-1]).exists():
+            return
+        other.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            (other / name).unlink(missing_ok=True)
+            try:
+                os.link(folder / name, other / name)
+            except OSError:  # another disk, or one that cannot do it
+                shutil.copyfile(folder / name, other / name)
 
     def split(self, seed: int, share: float = HELD_OUT_SHARE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training chunks, held-out chunks): about `share` of the files are held out whole."""

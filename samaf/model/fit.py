@@ -6,7 +6,8 @@ training goes on where its last epoch ended when the same command is given again
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,26 @@ import keras
 import numpy as np
 
 from samaf.atomic import atomic_write
+from samaf.bodies import Lstm
+from samaf.encoder import load_weights
+from samaf.errors import ModelError, shown
 from samaf.model.augment import Sources
 from samaf.model.checkpoints import Checkpoints
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
-from samaf.model.presets import Preset
+from samaf.model.presets import Preset, preset_from_json
+from samaf.model.slimming import narrowed, pruned
 from samaf.model.twins import Twins
 from samaf.picture import can_draw, drawing
+from samaf.weights import Weights
 
 STEPS_PER_EPOCH = 250
 NEIGHBOURS_KEPT = 2
 """Epochs for which neighbours are kept, before the network, which has learnt meanwhile, is asked for others."""
 HELD_OUT_PAIRS = 1024
+DECODER_STEPS = 100
+"""Steps of a fine-tuning in which the new decoder learns alone."""
 
 
 @keras.saving.register_keras_serializable(package="samaf")
@@ -139,6 +147,10 @@ def train(
     rooms: list[str] | None = None,
     out: Path,
     preset: Preset,
+    start: Path | None = None,
+    prune: float | None = None,
+    teacher: Path | None = None,
+    calibration: Mapping[str, Any] | None = None,
     seed: int = 0,
     jobs: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -153,6 +165,15 @@ def train(
         synthetic ones are used, and babble comes from the training audio.
     out
         The weights file. ``out`` + ``.work`` is the work folder.
+    start
+        Weights file whose encoder is trained further, with the preset that :func:`~samaf.model.presets.fine_tuning`
+        makes; of an LSTM with more units than the preset's, the most important ones.
+    prune
+        Share of the weights of its matrices that are 0 from the start on, those nearest to 0.
+    teacher
+        Weights file whose codes the model is to come near, too.
+    calibration
+        Options of :func:`~samaf.model.export.export_checkpoint`: other recordings to calibrate on.
     progress
         Called while rendering, see :meth:`Corpus.render`.
     epoch_done
@@ -161,8 +182,19 @@ def train(
     Raises
     ------
     AudioError, ModelError
-        If there is nothing to train on.
+        If there is nothing to train on, or the start or the teacher does not fit.
     """
+    origin: dict[str, Any] = {}
+    begun = taught = None
+    if start is not None:
+        begun = load_weights(start)
+        origin["from"] = begun.own_id
+        begun = _begun(begun, start, preset, prune)
+        if prune is not None:
+            origin["prune"] = prune
+    if teacher is not None:
+        taught = _teacher(teacher, preset)
+        origin["teacher"] = taught.own_id
     keras.utils.set_random_seed(seed)
     folder = out.with_name(out.name + ".work")
     paths = find_audio(data)
@@ -170,13 +202,42 @@ def train(
     corpus = Corpus.render(paths, sources, preset, folder, seed=seed, jobs=jobs, progress=progress)
 
     def keep(model: Autoencoder, history: list[dict[str, float]]) -> None:
-        export_weights(model, preset, folder / LATEST, training=history)
+        export_weights(model, preset, folder / LATEST, training=history, origin=origin)
 
-    history = fit(Autoencoder(preset), corpus, folder, seed=seed, keep=keep, epoch_done=epoch_done)
-    export_checkpoint(folder, out)
+    model = Autoencoder(preset, start=begun, masked=prune is not None, teacher=taught)
+    history = fit(model, corpus, folder, origin=origin, seed=seed, keep=keep, epoch_done=epoch_done)
+    export_checkpoint(folder, out, **(calibration or {}))
     if can_draw():
         plot_history(history, out.with_suffix(".png"))
     return out
+
+
+def _begun(weights: Weights, start: Path, preset: Preset, prune: float | None) -> Weights:
+    """The encoder to begin with, out of that of a file."""
+    if preset.bits != weights.bits:
+        raise ModelError(
+            f"{shown(start)}: its codes have {', '.join(map(str, weights.bits))} bits, and a fine-tuning keeps them; "
+            "leave --bits out"
+        )
+    if preset.units != weights.units:
+        if preset.units > weights.units or not isinstance(weights.body, Lstm):
+            raise ModelError(
+                f"{shown(start)}: its {weights.body.kind} has {weights.units} units, and "
+                f"{preset.units} of them cannot be taken; give --units {weights.units}, or fewer of an lstm"
+            )
+        weights = narrowed(weights, preset.units)
+    return weights if prune is None else pruned(weights, prune)
+
+
+def _teacher(path: Path, preset: Preset) -> Weights:
+    """The model whose codes are to be learnt."""
+    weights = load_weights(path)
+    if weights.front_end != preset.front_end or weights.bits[-1] < preset.bits[-1]:
+        raise ModelError(
+            f"{shown(path)}: made of {weights.front_end} for {weights.bits[-1]} bits, which cannot teach a model of "
+            f"{preset.front_end} with {preset.bits[-1]}; give another teacher, or another preset"
+        )
+    return weights
 
 
 def fit(
@@ -184,6 +245,7 @@ def fit(
     corpus: Corpus,
     folder: Path,
     *,
+    origin: dict[str, Any] | None = None,
     seed: int = 0,
     keep: Callable[[Autoencoder, list[dict[str, float]]], None] = lambda model, history: None,
     epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
@@ -194,6 +256,8 @@ def fit(
     ----------
     folder
         Where the state after each epoch is kept.
+    origin
+        What the model was made from: a training goes on only if it is the same.
     keep
         Called with the model and the measures of all epochs before the state after each is kept.
     epoch_done
@@ -208,13 +272,17 @@ def fit(
     training, held_out = corpus.split(seed)
     epochs = max(1, round(preset.steps / STEPS_PER_EPOCH))
     total = epochs * STEPS_PER_EPOCH
+    about = {"preset": preset.to_json(), "seed": seed, "corpus": corpus.key, "origin": origin or {}}
+    kept = Checkpoints(folder, about)
+    goes_on = _same(kept.last(), about)
+    twins = Twins(corpus, training)
     model.build(None)
+    if model.start is not None and not goes_on:
+        _fit_decoder(model, Batches(twins, preset, seed, epochs))
     schedule = WarmUpThenCosine(preset.learning_rate, max(1, int(preset.warm_up * total)), total)
     model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), jit_compile=False)
     model.optimizer.build(model.trainable_variables)  # or a checkpoint's optimizer state would be passed over
-    about = {"preset": preset.to_json(), "seed": seed, "corpus": corpus.key}
-    kept = Checkpoints(folder, about)
-    first = kept.restore(model) if _same(kept.last(), about) else 0
+    first = kept.restore(model) if goes_on else 0
 
     def report(epoch: int, logs: dict[str, float] | None) -> None:
         kept.note(epoch + 1, logs)
@@ -222,7 +290,6 @@ def fit(
         kept.save(model)
         epoch_done(epoch + 1, epochs, logs or {})
 
-    twins = Twins(corpus, training)
     model.fit(
         Batches(twins, preset, seed, first),
         epochs=epochs,
@@ -238,11 +305,24 @@ def fit(
     return kept.history
 
 
+def _fit_decoder(model: Autoencoder, batches: Batches) -> None:
+    """Train the decoder alone: what a new one knows nothing of would else spoil an encoder that is good already."""
+    encoder = (model.encoder, model.code)
+    for layer in encoder:
+        layer.trainable = False
+    model.compile(optimizer=keras.optimizers.Adam(model.preset.learning_rate), jit_compile=False)
+    for k in range(DECODER_STEPS):
+        model.train_on_batch(*batches[k])
+    for layer in encoder:
+        layer.trainable = True
+
+
 def _same(state: dict[str, Any] | None, about: dict[str, Any]) -> bool:
     """Whether a state is of this training; the number of steps may change."""
-    if state is None or state.get("corpus") != about["corpus"]:
+    if state is None or state.get("corpus") != about["corpus"] or state.get("origin", {}) != about["origin"]:
         return False
-    return bool({**state["preset"], "steps": 0} == {**about["preset"], "steps": 0})
+    then, now = (replace(preset_from_json(some["preset"]), steps=0) for some in (state, about))
+    return then == now
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:

@@ -1,5 +1,7 @@
 """The composite loss: mean squared error, Hash Loss, Bitwise Entropy Loss, and the guard against collapse.
 
+Beside it, where there is a teacher, the difference from its codes.
+
 All functions take *codes*: tanh activations in (-1, 1), shape (2 n, bits), where rows ``i`` and ``n + i`` are
 *twins*, the same second of audio under two renderings. They use Keras operations only and return a scalar.
 
@@ -85,6 +87,15 @@ def balance_guard(codes: Tensor) -> Tensor:
     Hash Loss `pull` and the entropy term are both smallest where all codes are equal; this term is largest there.
     """
     return ops.mean(ops.square(ops.mean(codes, axis=0)))
+
+
+def distillation(codes: Tensor, taught: Tensor) -> Tensor:
+    """Mean squared difference from a teacher's codes (2 n, bits) of the same windows, over their mean square.
+
+    1 for codes of nothing but 0. A teacher's values say more than the twins: which seconds are alike, and how sure each
+    bit is (Hinton et al. 2015).
+    """
+    return ops.mean(ops.square(codes - taught)) / (ops.mean(ops.square(taught)) + _TINY)
 
 
 def over_prefixes(loss: Any, codes: Tensor, lengths: tuple[int, ...]) -> Tensor:

@@ -24,7 +24,7 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _HEAD_BYTES = 128
 """Of an array's head, as numpy pads it where there are few dimensions."""
 _HEAD = re.compile(
-    re.escape(_MAGIC) + rb"v\0\{'descr': '([<|](?:f[248]|u[1248]))', 'fortran_order': (True|False), "
+    re.escape(_MAGIC) + rb"v\0\{'descr': '([<|](?:f[248]|u[1248]|i1))', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,9}, )*(?:\d{1,9},?)?)\), \} *\n"
 )
 
@@ -79,6 +79,11 @@ class Arrays:
         if not all(shape) or dimensions not in (None, len(shape)):
             raise ValueError(f"{name} has shape {shape}")
         return shape
+
+    def dtype(self, name: str) -> str:
+        """Type of an array that is there, as numpy writes it; else a `ValueError`."""
+        self.shape(name)
+        return self._heads[name].dtype
 
     def read(self, name: str, dtype: str = "", shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """Read an array if it has this type and this shape, where one is given; else a `ValueError`."""

@@ -1,0 +1,154 @@
+"""`bench reproduce compression`: the smaller models of one, and what they lose."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.cli.common import Bars, add_model, add_weights, names, on_one_core, say
+from bench.cli.compression import add_comparison, compare
+from bench.cli.run import RESULTS
+from bench.cli.training import (
+    OutOfTimeError,
+    add_calibration,
+    add_time,
+    add_training,
+    calibration_of,
+    need_tensorflow,
+    out_of_time,
+    recordings_of,
+    telling,
+    until,
+)
+from samaf.cli.common import DONE, FAILED, count
+
+SMALL_STEPS, SMALL_TUNING_STEPS = 2500, 1000
+"""At the preset small: of a new network, and of a fine-tuning."""
+
+_EXAMPLES = """\
+examples:
+  bench reproduce compression --manifest audio/manifest.csv
+  bench reproduce compression --manifest audio/manifest.csv --only int8,int4,student --model mine.npz
+
+A run that was stopped, by a key or by --minutes, goes on with the same command.
+"""
+
+
+def add_parsers(systems: Any) -> None:
+    """Add the experiment to the command."""
+    parser = systems.add_parser(
+        "compression",
+        help="smaller models for small devices",
+        description="Make smaller models of one, unless that is done: with weights of 8 and 4 bits; fine-tuned without "
+        "the smallest weights, or of the most important units alone (ten sizes); a student of 128 units, and the same "
+        "network without a teacher; a small convolutional network, and an LSTM of as many multiplications. All are "
+        "calibrated alike. Then compare them as `bench compression` does.",
+        epilog=_EXAMPLES,
+    )
+    training = add_training(parser, ("small", "samaf"), kinds=("music", "speech"), needs_manifest=True)
+    training.add_argument("--steps", type=count, metavar="N", help="training steps of each (the preset's)")
+    training.add_argument(
+        "--only",
+        type=names,
+        metavar="NAME,NAME",
+        help="make these alone, as in int8,pruned-50,units-67,student",
+    )
+    add_calibration(training)
+    add_model(training)
+    parser.add_argument(
+        "--check", metavar="SPLIT", default="check", help="split whose recordings are asked for (check)"
+    )
+    parser.add_argument(
+        "--library",
+        type=names,
+        default=("train", "dev"),
+        metavar="SPLITS",
+        help="splits whose tracks join the library (train,dev)",
+    )
+    add_comparison(parser)
+    add_time(parser)
+    add_weights(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"results ({RESULTS}/reproduce-compression)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the models, compare them, print."""
+    need_tensorflow()
+    from bench.compression import models_of
+    from bench.corpus import TRACK_KINDS, read_manifest
+
+    deadline = time.monotonic() + 60.0 * args.minutes
+    out: Path = args.out or RESULTS / "reproduce-compression"
+    try:
+        files = _made(args, deadline)
+        on_one_core()
+        models = models_of(files, args.bits)
+        corpus = read_manifest(
+            args.manifest,
+            out / "cache" / "generated",
+            split=args.check,
+            kinds=TRACK_KINDS,
+            library=args.library,
+            seed=args.seed,
+        )
+        for line in [*(f"left out: {reason}" for reason in corpus.skipped), *corpus.notes]:
+            say(line)
+        with Bars() as bars:
+            compare(args, models, corpus, out, until(deadline, bars.progress), bars.note)
+    except OutOfTimeError:
+        out_of_time(args)
+        return FAILED
+    return DONE
+
+
+def _made(args: argparse.Namespace, deadline: float) -> list[Path]:
+    """The weights files: the source, if it is not the one that ships, and what is made of it."""
+    from baselines.networks import default_root
+    from samaf.cli.train import quiet
+    from samaf.model.augment import Sources
+    from samaf.settings import processors
+    from samaf.weights import DEFAULT_PATH
+
+    with quiet():
+        from bench import smaller
+    source = Path(args.model or DEFAULT_PATH)
+    smaller.check(source)
+    recipes = smaller.chosen(args.only or smaller.NAMES)
+    on = calibration_of(args)
+    audio = smaller.Audio(
+        recordings_of(args),
+        Sources(on.noise, on.rooms, [path for some in on.held_out for path in some]),
+        on.held_out,
+        on.library,
+    )
+    small = args.preset == "small"
+    folder: Path = (args.weights or default_root()) / "compression"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [source]
+    for recipe in recipes:
+        file = folder / f"{recipe.name}.npz"
+        files.append(file)
+        if smaller.is_there(file, source):
+            say(f"{file}: is there")
+            continue
+        with telling(args, recipe.name, deadline) as told:
+            smaller.make(
+                recipe,
+                source,
+                file,
+                audio,
+                steps=args.steps or (SMALL_STEPS if small else None),
+                tuning_steps=args.steps or (SMALL_TUNING_STEPS if small else None),
+                queries=args.queries,
+                seed=args.training_seed,
+                jobs=processors(),
+                progress=told.progress,
+                epoch_done=told.epoch_done,
+            )
+        say(f"wrote {file}")
+        if time.monotonic() > deadline:
+            raise OutOfTimeError
+    return files

@@ -1,0 +1,221 @@
+"""The smaller models that can be made of one: the recipes that `bench reproduce compression` follows.
+
+Weights in fewer bits; a short fine-tuning without the smallest weights, or of the most important units alone, which
+make a curve of ten points; a small network that learns from the model, and the same without it; a convolutional one,
+and an LSTM of as many multiplications. All are calibrated on the same recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samaf.bodies import Lstm
+from samaf.encoder import load_weights
+from samaf.errors import ModelError, shown
+from samaf.model.augment import Sources
+from samaf.model.corpus import Corpus
+from samaf.model.export import export_quantised
+from samaf.model.fit import train
+from samaf.model.presets import PRESETS, Preset, fine_tuning
+from samaf.weights import Weights
+
+UNITS = 128
+"""Of the student: a fifth of the multiplications of 384."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a smaller model is made.
+
+    Attributes
+    ----------
+    name
+        Of its file.
+    storage
+        Its matrices are in so few bits: ``"int8"``, ``"int4"``.
+    pruned
+        Share of the weights that are 0.
+    kept
+        Share of the units that are left.
+    preset, units
+        A new network of this preset, and this size if it is not the preset's.
+    taught
+        It learns from the model.
+    """
+
+    name: str
+    storage: str | None = None
+    pruned: float | None = None
+    kept: float | None = None
+    preset: str = "samaf"
+    units: int | None = None
+    taught: bool = False
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it begins with the model's own network."""
+        return self.pruned is not None or self.kept is not None
+
+    def shaped(self, weights: Weights, steps: int | None, tuning_steps: int | None) -> Preset:
+        """What it is trained by; None for the steps that are usual."""
+        if self.tunes:
+            units = None if self.kept is None else round(self.kept * weights.units)
+            return fine_tuning(PRESETS["samaf"], weights).with_options(steps=tuning_steps, units=units)
+        return PRESETS[self.preset].with_options(bits=weights.bits, units=self.units, steps=steps)
+
+
+RECIPES = (
+    Recipe("int8", storage="int8"),
+    Recipe("int4", storage="int4"),
+    *(Recipe(f"pruned-{100 * share:.0f}", pruned=share) for share in (0.3, 0.5, 0.7, 0.8, 0.9)),
+    *(Recipe(f"units-{100 * part / 6:.0f}", kept=part / 6) for part in (5, 4, 3, 2, 1)),
+    Recipe("student", units=UNITS, taught=True),
+    Recipe("untaught", units=UNITS),
+    Recipe("cnn", preset="cnn"),
+    Recipe("lstm"),
+)
+NAMES = tuple(recipe.name for recipe in RECIPES)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The recordings that models are made with.
+
+    Attributes
+    ----------
+    training
+        What they are trained on.
+    sources
+        Noise and rooms that spoil clips, and voices that babble in the clips of a calibration.
+    held_out
+        What they are calibrated on, by its kind.
+    library
+        Searched among meanwhile, besides `held_out`.
+    """
+
+    training: Sequence[Path]
+    sources: Sources
+    held_out: Sequence[Sequence[Path]]
+    library: Sequence[Path]
+
+
+def chosen(names: Sequence[str]) -> list[Recipe]:
+    """The recipes of these names, in the usual order.
+
+    Raises
+    ------
+    ModelError
+        If there is none of a name.
+    """
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ModelError(f"{shown(unknown[0])}: no such model is made; there are {', '.join(NAMES)}")
+    return [recipe for recipe in RECIPES if recipe.name in names]
+
+
+def check(source: Path) -> None:
+    """Refuse a model of which no smaller ones can be made.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, or is no LSTM in float16 on log-mel frames.
+    """
+    weights = load_weights(source)
+    if not isinstance(weights.body, Lstm) or weights.is_packed or weights.front_end != "log-mel":
+        raise ModelError(
+            f"{shown(source)}: is no LSTM in float16 on log-mel frames; give one, or leave --model out"
+        )
+
+
+def is_there(out: Path, source: Path) -> bool:
+    """Whether a model has been made.
+
+    Raises
+    ------
+    ModelError
+        If it was made of another one than `source`.
+    """
+    if not out.exists():
+        return False
+    facts = Weights.load(out).facts
+    origin = facts.get("origin")
+    origin = origin if isinstance(origin, dict) else {}
+    made_of = facts.get("original") or origin.get("from") or origin.get("teacher")
+    if made_of not in (None, Weights.load(source).own_id):
+        raise ModelError(
+            f"{shown(out)}: was made of another model; name another folder with --weights, or remove it"
+        )
+    return True
+
+
+def make(
+    recipe: Recipe,
+    source: Path,
+    out: Path,
+    audio: Audio,
+    *,
+    steps: int | None = None,
+    tuning_steps: int | None = None,
+    queries: int | None = None,
+    seed: int = 0,
+    jobs: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
+) -> None:
+    """Make a model; a training that was stopped goes on.
+
+    Parameters
+    ----------
+    source
+        The weights file that it is made of.
+    out
+        The weights file to write. Renderings that another training left beside it are taken over.
+    steps, tuning_steps
+        Of a new network's training, and of a fine-tuning; by default those of the presets.
+    queries
+        See :func:`samaf.model.calibrate.calibration_of`.
+    seed, jobs, progress, epoch_done
+        See :func:`samaf.model.fit.train`.
+
+    Raises
+    ------
+    AudioError, ModelError
+        If there is too little audio.
+    """
+    if recipe.storage is not None:
+        export_quantised(
+            source,
+            out,
+            audio.held_out,
+            audio.library,
+            storage=recipe.storage,
+            sources=audio.sources,
+            queries=queries,
+            seed=seed,
+            progress=progress,
+        )
+        return
+    for other in sorted(out.parent.glob("*.work")):
+        Corpus.lend(other, out.with_name(out.name + ".work"))
+    train(
+        [str(path) for path in audio.training],
+        noise=[str(path) for path in audio.sources.noise],
+        rooms=[str(path) for path in audio.sources.rooms],
+        out=out,
+        preset=recipe.shaped(load_weights(source), steps, tuning_steps),
+        start=source if recipe.tunes else None,
+        prune=recipe.pruned,
+        teacher=source if recipe.taught else None,
+        calibration={
+            "held_out": audio.held_out,
+            "library": audio.library,
+            "sources": audio.sources,
+            "queries": queries,
+        },
+        seed=seed,
+        jobs=jobs,
+        progress=progress,
+        epoch_done=epoch_done,
+    )
