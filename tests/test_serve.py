@@ -140,7 +140,8 @@ def test_the_options_are_those_of_samaf_search(folder: Path, ask: Any) -> None:
 
 def test_the_library_can_be_read(folder: Path, ask: Any) -> None:
     stats = ask.get("/v1/stats").json()
-    assert stats["n_tracks"] == 3 and stats["header"]["bits"] == 128 and stats["writable"] is True
+    assert stats["n_tracks"] == 3 and stats["header"]["bits"] == 128 and stats["writable"] is False
+    assert ask.get("/v1/stats", headers=WRITER).json()["writable"] is True
     page = ask.get("/v1/tracks", params={"limit": 2}).json()
     assert [track["title"] for track in page["tracks"]] == ["0", "1"] and page["next"] == 2
     rest = ask.get("/v1/tracks", params={"limit": 2, "after": page["next"]}).json()

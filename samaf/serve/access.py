@@ -162,6 +162,7 @@ def _caller(request: Request, sent: HTTPAuthorizationCredentials | None, *, writ
     if not options.tokens:
         if writes and not options.open_to_all:
             raise ProblemError(403, "this service is read-only; start it with --tokens to change that", CLOSE)
+        request.state.writes = options.open_to_all
         return address
     given = hashlib.sha256((sent.credentials if sent else "").encode()).digest()
     found = None
@@ -179,5 +180,5 @@ def _caller(request: Request, sent: HTTPAuthorizationCredentials | None, *, writ
             "this token allows reading only; use one of a 'write' line",
             {**CLOSE, "WWW-Authenticate": header},
         )
-    request.state.caller = found.name
+    request.state.caller, request.state.writes = found.name, found.writes
     return found.name

@@ -118,10 +118,10 @@ def _add_tracks(app: FastAPI, service: Service) -> None:
         summary="Measures of the index",
         responses=answers(STATS, "As `samaf index stats` has them."),
     )
-    async def stats(caller: Reader) -> Response:
+    async def stats(request: Request, caller: Reader) -> Response:
         index = service.engine.library.index
         told = await service.engine.run(index.stats)
-        rights = {"writable": service.options.writable}
+        rights = {"writable": request.state.writes}  # by this caller
         return as_json({"path": index.path, **told.to_json(), **rights})
 
     @app.get("/v1/tracks", summary="List tracks", responses=answers(PAGE, "A page, in order of their ids."))
