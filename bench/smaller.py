@@ -1,8 +1,9 @@
 """The smaller models that can be made of one: the recipes that `bench reproduce compression` follows.
 
 Weights in fewer bits; a short fine-tuning without the smallest weights, or of the most important units alone, which
-make a curve of ten points; a small network that learns from the model, and the same without it; a convolutional one,
-and an LSTM of as many multiplications. All are calibrated on the same recordings.
+make a curve of ten points; a student of few units that learns from the model for longer, and the same network without
+it; a convolutional one, and an LSTM of as many multiplications. What begins with the model's own network learns from
+its codes. All are calibrated on the same recordings.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from samaf.model.fit import train
 from samaf.model.presets import PRESETS, Preset, fine_tuning
 from samaf.weights import Weights
 
-UNITS = 128
-"""Of the student: a fifth of the multiplications of 384."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -39,42 +37,55 @@ class Recipe:
         Share of the weights that are 0.
     kept
         Share of the units that are left.
-    preset, units
-        A new network of this preset, and this size if it is not the preset's.
-    taught
-        It learns from the model.
+    is_long
+        It is trained as long as a new network, and at the same rate.
+    preset
+        A new network of this preset.
+    is_new
+        It begins with nothing: a network of `preset`, and as large as `kept` says.
     """
 
     name: str
     storage: str | None = None
     pruned: float | None = None
     kept: float | None = None
+    is_long: bool = False
     preset: str = "samaf"
-    units: int | None = None
-    taught: bool = False
+    is_new: bool = False
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins with the model's own network, and learns from it."""
+        return self.storage is None and not self.is_new
 
     @property
     def tunes(self) -> bool:
-        """Whether it begins with the model's own network."""
-        return self.pruned is not None or self.kept is not None
+        """Whether it is a fine-tuning of the model."""
+        return self.begins and not self.is_long
 
     def shaped(self, weights: Weights, steps: int | None, tuning_steps: int | None) -> Preset:
         """What it is trained by; None for the steps that are usual."""
-        if self.tunes:
-            units = None if self.kept is None else round(self.kept * weights.units)
-            return fine_tuning(PRESETS["samaf"], weights).with_options(steps=tuning_steps, units=units)
-        return PRESETS[self.preset].with_options(bits=weights.bits, units=self.units, steps=steps)
+        preset = PRESETS[self.preset]
+        units = None if self.kept is None else round(self.kept * weights.units)
+        if not self.begins:
+            return preset.with_options(bits=weights.bits, units=units, steps=steps)
+        tuning = fine_tuning(preset, weights).with_options(units=units, steps=tuning_steps)
+        if not self.is_long:
+            return tuning
+        return tuning.with_options(steps=steps or preset.steps, learning_rate=preset.learning_rate)
 
 
+STUDENT = 1 / 3
+"""Of the model's units: a fifth of the multiplications."""
 RECIPES = (
     Recipe("int8", storage="int8"),
     Recipe("int4", storage="int4"),
     *(Recipe(f"pruned-{100 * share:.0f}", pruned=share) for share in (0.3, 0.5, 0.7, 0.8, 0.9)),
     *(Recipe(f"units-{100 * part / 6:.0f}", kept=part / 6) for part in (5, 4, 3, 2, 1)),
-    Recipe("student", units=UNITS, taught=True),
-    Recipe("untaught", units=UNITS),
-    Recipe("cnn", preset="cnn"),
-    Recipe("lstm"),
+    Recipe("student", kept=STUDENT, is_long=True),
+    Recipe("untaught", kept=STUDENT, is_new=True),
+    Recipe("cnn", preset="cnn", is_new=True),
+    Recipe("lstm", is_new=True),
 )
 NAMES = tuple(recipe.name for recipe in RECIPES)
 
@@ -199,15 +210,16 @@ def make(
         return
     for other in sorted(out.parent.glob("*.work")):
         Corpus.lend(other, out.with_name(out.name + ".work"))
+    begun = source if recipe.begins else None
     train(
         [str(path) for path in audio.training],
         noise=[str(path) for path in audio.sources.noise],
         rooms=[str(path) for path in audio.sources.rooms],
         out=out,
         preset=recipe.shaped(load_weights(source), steps, tuning_steps),
-        start=source if recipe.tunes else None,
+        start=begun,
         prune=recipe.pruned,
-        teacher=source if recipe.taught else None,
+        teacher=begun,
         calibration={
             "held_out": audio.held_out,
             "library": audio.library,

@@ -58,7 +58,6 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name, value in (("STEPS_PER_EPOCH", 2), ("HELD_OUT_PAIRS", 8), ("DECODER_STEPS", 1)):
         monkeypatch.setattr(fit, name, value)
     monkeypatch.setattr(clarity, "PAIRS", 50)
-    monkeypatch.setattr(smaller, "UNITS", 12)
     presets = {"samaf": TINY, "cnn": replace(TINY, name="cnn", encoder="cnn", units=16)}
     monkeypatch.setattr(smaller, "PRESETS", presets)
     monkeypatch.setattr(compression, "CLIPS", 2)
@@ -121,9 +120,12 @@ def test_models_are_made_once_and_compared(
     own_id = Weights.load(source).own_id
     models = {name: Weights.load(made / f"{name}.npz") for name in wanted}
     assert models["int8"].facts["original"] == own_id and models["int8"].is_packed
-    assert models["pruned-50"].facts["origin"] == {"from": own_id, "prune": 0.5}
-    assert models["units-50"].units == 12 and models["units-50"].facts["origin"] == {"from": own_id}
-    assert models["student"].facts["origin"] == {"teacher": own_id}
+    assert models["pruned-50"].facts["origin"] == {"from": own_id, "prune": 0.5, "teacher": own_id}
+    assert models["units-50"].units == 12 and models["units-50"].facts["origin"] == {
+        "from": own_id,
+        "teacher": own_id,
+    }
+    assert models["student"].facts["origin"] == {"from": own_id, "teacher": own_id}
     assert models["cnn"].body.kind == "cnn" and "origin" not in models["cnn"].facts
     frames = {path.stat().st_ino for path in made.glob("*.work/frames.f16")}
     assert len(frames) == 1  # rendered once

@@ -24,8 +24,8 @@ from bench.cli.training import (
 )
 from samaf.cli.common import DONE, FAILED, count
 
-SMALL_STEPS, SMALL_TUNING_STEPS = 2500, 1000
-"""At the preset small: of a new network, and of a fine-tuning."""
+SMALL_STEPS, SMALL_TUNING_STEPS, SMALL_QUERIES = 2500, 500, 40
+"""At the preset small: of a new network; of a fine-tuning; clips of a length of a kind in a calibration."""
 
 _EXAMPLES = """\
 examples:
@@ -42,9 +42,10 @@ def add_parsers(systems: Any) -> None:
         "compression",
         help="smaller models for small devices",
         description="Make smaller models of one, unless that is done: with weights of 8 and 4 bits; fine-tuned without "
-        "the smallest weights, or of the most important units alone (ten sizes); a student of 128 units, and the same "
-        "network without a teacher; a small convolutional network, and an LSTM of as many multiplications. All are "
-        "calibrated alike. Then compare them as `bench compression` does.",
+        "the smallest weights, or of the most important units alone (ten sizes), with the model as teacher; a student "
+        "of a third of the units, taught for longer, and a network of its size without a teacher; a small "
+        "convolutional network, and an LSTM of as many multiplications. All are calibrated alike. Then compare them "
+        "as `bench compression` does.",
         epilog=_EXAMPLES,
     )
     training = add_training(parser, ("small", "samaf"), kinds=("music", "speech"), needs_manifest=True)
@@ -142,7 +143,7 @@ def _made(args: argparse.Namespace, deadline: float) -> list[Path]:
                 audio,
                 steps=args.steps or (SMALL_STEPS if small else None),
                 tuning_steps=args.steps or (SMALL_TUNING_STEPS if small else None),
-                queries=args.queries,
+                queries=args.queries or (SMALL_QUERIES if small else None),
                 seed=args.training_seed,
                 jobs=processors(),
                 progress=told.progress,

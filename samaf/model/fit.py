@@ -23,7 +23,7 @@ from samaf.model.checkpoints import Checkpoints
 from samaf.model.corpus import Corpus, find_audio
 from samaf.model.export import LATEST, export_checkpoint, export_weights
 from samaf.model.network import Autoencoder
-from samaf.model.presets import Preset, preset_from_json
+from samaf.model.presets import Preset, preset_from_json, with_teacher
 from samaf.model.slimming import narrowed, pruned
 from samaf.model.twins import Twins
 from samaf.picture import can_draw, drawing
@@ -171,7 +171,8 @@ def train(
     prune
         Share of the weights of its matrices that are 0 from the start on, those nearest to 0.
     teacher
-        Weights file whose codes the model is to come near, too.
+        Weights file whose codes the model is to come near, too; the preset is changed as
+        :func:`~samaf.model.presets.with_teacher` says.
     calibration
         Options of :func:`~samaf.model.export.export_checkpoint`: other recordings to calibrate on.
     progress
@@ -185,7 +186,7 @@ def train(
         If there is nothing to train on, or the start or the teacher does not fit.
     """
     origin: dict[str, Any] = {}
-    begun = taught = None
+    begun = master = None
     if start is not None:
         begun = load_weights(start)
         origin["from"] = begun.own_id
@@ -193,8 +194,8 @@ def train(
         if prune is not None:
             origin["prune"] = prune
     if teacher is not None:
-        taught = _teacher(teacher, preset)
-        origin["teacher"] = taught.own_id
+        master, preset = _teacher(teacher, preset), with_teacher(preset)
+        origin["teacher"] = master.own_id
     keras.utils.set_random_seed(seed)
     folder = out.with_name(out.name + ".work")
     paths = find_audio(data)
@@ -204,7 +205,7 @@ def train(
     def keep(model: Autoencoder, history: list[dict[str, float]]) -> None:
         export_weights(model, preset, folder / LATEST, training=history, origin=origin)
 
-    model = Autoencoder(preset, start=begun, masked=prune is not None, teacher=taught)
+    model = Autoencoder(preset, start=begun, masked=prune is not None, teacher=master)
     history = fit(model, corpus, folder, origin=origin, seed=seed, keep=keep, epoch_done=epoch_done)
     export_checkpoint(folder, out, **(calibration or {}))
     if can_draw():
