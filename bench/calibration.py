@@ -30,13 +30,13 @@ from bench import masked
 from bench.clips import cache_folder
 from bench.corpus import Recording
 from bench.masked import Masked, label_of
-from bench.processes import CONTEXT, follow_parent
 from bench.protocol import RunError, alone, mend
 from bench.results import Record, read_lines
 from bench.unknowns import Cutter, Unknown
 from samaf.atomic import atomic_write
 from samaf.files import digest as file_digest
 from samaf.places import index_path
+from samaf.processes import CONTEXT, follow_parent
 from samaf.weights import DEFAULT_PATH, Weights
 
 SETTING, ANSWERS = "calibration.json", "calibration.jsonl"

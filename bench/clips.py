@@ -20,10 +20,10 @@ from bench.clip_cache import ClipCache
 from bench.corpus import Corpus, Materials, Recording
 from bench.degrade import Condition, missing, parse
 from bench.effects import rms
-from bench.processes import CONTEXT, follow_parent
 from bench.results import Query, Skipped
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError
+from samaf.processes import CONTEXT, follow_parent
 
 EVALUATION = tuple(
     """

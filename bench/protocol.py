@@ -37,7 +37,6 @@ from bench import clips
 from bench.clip_cache import ClipCache
 from bench.clips import Plan
 from bench.corpus import Corpus, Recording
-from bench.processes import CONTEXT, follow_parent
 from bench.results import (
     COSTS,
     QUERIES,
@@ -56,6 +55,7 @@ from bench.results import (
 from samaf.atomic import atomic_write
 from samaf.audio import SAMPLE_RATE
 from samaf.errors import AudioError, SamafError
+from samaf.processes import CONTEXT, follow_parent
 
 STORES = "stores"
 """Folder of a run with what each system saved."""

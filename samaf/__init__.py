@@ -15,11 +15,13 @@ from samaf.errors import (
     MismatchError,
     ModelError,
     SamafError,
+    ServiceError,
     StoreError,
 )
 
 if TYPE_CHECKING:
     from samaf.audio import read_audio
+    from samaf.client import AsyncClient, Client
     from samaf.encoder import Encoder
     from samaf.fingerprint import Fingerprint
     from samaf.index import Index
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "AudioError",
+    "Client",
     "Encoder",
     "Fingerprint",
     "FingerprintError",
@@ -41,12 +45,15 @@ __all__ = [
     "MismatchError",
     "ModelError",
     "SamafError",
+    "ServiceError",
     "StoreError",
     "__version__",
     "read_audio",
 ]
 
 _HOME = {
+    "AsyncClient": "samaf.client",
+    "Client": "samaf.client",
     "Encoder": "samaf.encoder",
     "Fingerprint": "samaf.fingerprint",
     "Index": "samaf.index",

@@ -6,6 +6,7 @@
     ├── AudioError          a file or signal that cannot be read as audio
     ├── FingerprintError    a fingerprint file that cannot be read or written
     ├── ModelError          a weights file that cannot be read, or does not fit
+    ├── ServiceError        a service that cannot be reached, or refuses what it is asked
     └── StoreError          the index cannot be opened, is damaged, or has no room left
         ├── MismatchError   the index was made with another model, bit count or hop
         └── LockedError     another process is writing to the index
@@ -34,6 +35,23 @@ class FingerprintError(SamafError):
 
 class ModelError(SamafError):
     """A weights file that cannot be read, or does not fit the task."""
+
+
+class ServiceError(SamafError):
+    """A service that cannot be reached, or refuses what it is asked.
+
+    Attributes
+    ----------
+    status : int
+        Of its answer; 0: there is none.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[ServiceError], tuple[str, int]]:
+        return type(self), (str(self), self.status)
 
 
 class StoreError(SamafError):

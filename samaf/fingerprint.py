@@ -240,6 +240,38 @@ class Fingerprint:
         ValueError
             The windows do not cover the recording.
         """
+        parts = self._parts()
+        n_bytes = sum(memoryview(part).nbytes for part in parts) + _CRC.size
+        if n_bytes > _MOST_FILE_BYTES:
+            raise FingerprintError(
+                f"{shown(path)}: would have {n_bytes / 1e6:,.0f} MB, more than the {_MOST_FILE_BYTES / 1e6:,.0f} MB "
+                "of a fingerprint file; encode the recording in parts, or with a longer hop"
+            )
+        crc = 0
+        try:
+            with atomic_write(path) as file:
+                for part in parts:
+                    file.write(part)
+                    crc = zlib.crc32(part, crc)
+                file.write(_CRC.pack(crc))
+        except OSError as error:
+            raise FingerprintError(
+                f"{shown(path)}: cannot be written ({why(error)}); choose another folder or make room"
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes into a file.
+
+        Raises
+        ------
+        ValueError
+            The windows do not cover the recording.
+        """
+        whole_file = b"".join(bytes(memoryview(part)) for part in self._parts())
+        return whole_file + _CRC.pack(zlib.crc32(whole_file))
+
+    def _parts(self) -> list[Any]:
+        """What a file holds ahead of its checksum."""
         self._check_cover()
         header = {
             "bits": int(self.bits),
@@ -259,23 +291,7 @@ class Fingerprint:
             parts.append(self.confidence.astype("<f2", copy=False))
         if self.known is not None:
             parts.append(self.known.astype("<f4", copy=False))
-        n_bytes = sum(memoryview(part).nbytes for part in parts) + _CRC.size
-        if n_bytes > _MOST_FILE_BYTES:
-            raise FingerprintError(
-                f"{shown(path)}: would have {n_bytes / 1e6:,.0f} MB, more than the {_MOST_FILE_BYTES / 1e6:,.0f} MB "
-                "of a fingerprint file; encode the recording in parts, or with a longer hop"
-            )
-        crc = 0
-        try:
-            with atomic_write(path) as file:
-                for part in parts:
-                    file.write(part)
-                    crc = zlib.crc32(part, crc)
-                file.write(_CRC.pack(crc))
-        except OSError as error:
-            raise FingerprintError(
-                f"{shown(path)}: cannot be written ({why(error)}); choose another folder or make room"
-            ) from error
+        return parts
 
     def _check_cover(self) -> None:
         """Refuse windows that do not reach from the beginning of the recording to its end, as those of a file do."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from samaf.errors import AudioError, FingerprintError, SamafError, shown
 from samaf.files import check_kind, digest, find_files, title_of
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index, Track, TrackInfo
-from samaf.isolated import IsolatedStream
+from samaf.isolated import AudioBounds, IsolatedStream
 
 BATCH_TRACKS = 32
 BATCH_S = 20.0
@@ -57,6 +57,12 @@ class Outcome:
     track_id: int | None = None
     reason: str = ""
     warning: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types; notes only where there are any."""
+        notes = {"reason": self.reason, "warning": self.warning}
+        told = {name: note for name, note in notes.items() if note}
+        return {"path": self.path, "status": self.status, "track_id": self.track_id, **told}
 
 
 @dataclass
@@ -111,8 +117,9 @@ class Adding:
         progress: Callable[[int, int, str], None] | None,
         outcome: Callable[[Outcome], None] | None,
         jobs: int,
+        bounds: AudioBounds,
     ) -> None:
-        self.index, self.encoder, self.jobs = index, encoder, jobs
+        self.index, self.encoder, self.jobs, self.bounds = index, encoder, jobs, bounds
         self.progress = progress or (lambda done, total, path: None)
         self.outcome = outcome or (lambda outcome: None)
         self.report = AddReport()
@@ -211,7 +218,7 @@ class Adding:
         if is_fingerprint_path(file.path):
             print_ = _fitted(Fingerprint.load(file.path), self.index)
         else:
-            stream = IsolatedStream(file.path)
+            stream = IsolatedStream(file.path, self.bounds)
             self.streams.add(stream)
             try:
                 print_ = self.encoder.encode_stream(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import signal
 import stat
@@ -24,8 +25,10 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from samaf.errors import AudioError, shown
@@ -45,10 +48,35 @@ BLOCK_CPU_S = 10.0
 _READY, _TAGS, _BLOCK, _END, _ERROR = (bytes([byte]) for byte in b"rtbex")
 _HEAD = struct.Struct("<cI")
 _LONGEST = 1 << 24  # bytes of an answer
+_SAMPLE_RATE = 16000  # samaf.audio.SAMPLE_RATE, whose module is heavy
 _PIPE_BYTES = 1 << 20  # lets a child work ahead by a block
 _START = "import sys; sys.path[:] = sys.argv[1:]; from samaf.isolated import serve; serve()"
 
 StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class AudioBounds:
+    """What one file may take where strangers send them.
+
+    Attributes
+    ----------
+    longest_s : float
+        Seconds of audio.
+    decoding_s : float
+        Seconds that are waited for its decoder.
+    """
+
+    longest_s: float = math.inf
+    decoding_s: float = math.inf
+
+    def check_length(self, duration_s: float) -> None:
+        """Refuse audio that is too long with an `AudioError`, whose message does not name the file."""
+        if duration_s > self.longest_s:
+            raise AudioError(f"is longer than {self.longest_s:g} s; give a part of it")
+
+
+ANY_AUDIO = AudioBounds()
 
 
 class IsolatedStream(Iterator["Samples"]):
@@ -58,6 +86,8 @@ class IsolatedStream(Iterator["Samples"]):
     ----------
     path : path-like
         An audio or video file, or a pipe.
+    bounds
+        What it may take; by default, any length and time.
 
     Attributes
     ----------
@@ -68,10 +98,12 @@ class IsolatedStream(Iterator["Samples"]):
     Raises
     ------
     AudioError
-        As for `samaf.audio.stream_audio`, when blocks are asked for; also when the decoder crashes or gets nowhere.
+        As for `samaf.audio.stream_audio`, when blocks are asked for; also when the decoder crashes or gets nowhere, or
+        the bounds are passed.
     """
 
-    def __init__(self, path: StrPath) -> None:
+    def __init__(self, path: StrPath, bounds: AudioBounds = ANY_AUDIO) -> None:
+        self._bounds, self._n_samples, self._waited_s = bounds, 0, 0.0
         self.tags: Mapping[str, str] = {}
         self.warning = ""
         self._child: _Child | None = None
@@ -87,9 +119,13 @@ class IsolatedStream(Iterator["Samples"]):
                 self._is_new = False
                 self._ask()
             while self._child is not None:
+                asked = time.monotonic()
                 kind, data = self._child.answer()
+                self._waited_s += time.monotonic() - asked
                 if kind == _BLOCK:
-                    return np.frombuffer(data, np.float32)
+                    block = np.frombuffer(data, np.float32)
+                    self._check(len(block))
+                    return block
                 if kind == _TAGS:
                     self.tags = json.loads(data)
                     continue
@@ -124,6 +160,19 @@ class IsolatedStream(Iterator["Samples"]):
         child = self._child
         if child is not None:
             child.process.kill()
+
+    def _check(self, n_more: int) -> None:
+        """Refuse a file that has passed its bounds."""
+        self._n_samples += n_more
+        try:
+            self._bounds.check_length(self._n_samples / _SAMPLE_RATE)
+            if self._waited_s > self._bounds.decoding_s:
+                raise AudioError(
+                    f"takes more than {self._bounds.decoding_s:g} s to decode; give a part of it, or convert it to WAV"
+                )
+        except AudioError as error:
+            self.close()
+            raise AudioError(f"{self._name}: {error}") from None
 
     def _ask(self) -> None:
         """Send a child to work on the file; a pipe goes to one of its own, as it may be known to this process alone."""

@@ -20,7 +20,7 @@ from samaf.features import FRAMES_PER_SECOND
 from samaf.fingerprint import Fingerprint, is_fingerprint_path
 from samaf.index import Index
 from samaf.ingest import Adding, AddReport, Outcome
-from samaf.isolated import IsolatedStream
+from samaf.isolated import ANY_AUDIO, AudioBounds, IsolatedStream
 from samaf.match import Matches
 from samaf.places import default_db
 from samaf.search import Searcher
@@ -145,6 +145,7 @@ class Library:
         progress: Callable[[int, int, str], None] | None = None,
         outcome: Callable[[Outcome], None] | None = None,
         jobs: int | None = None,
+        bounds: AudioBounds = ANY_AUDIO,
     ) -> AddReport:
         """Add files, folders with all that is in them, and fingerprint files.
 
@@ -162,6 +163,8 @@ class Library:
             Called with each file's `Outcome`, as soon as that is certain to last.
         jobs
             Files encoded at once; by default as many as it may use processors.
+        bounds
+            What one file may take; a longer one fails.
 
         Returns
         -------
@@ -174,7 +177,7 @@ class Library:
         """
         self.index.check_writable()
         places = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        return Adding(self.index, self.encoder, progress, outcome, jobs or processors()).run(places)
+        return Adding(self.index, self.encoder, progress, outcome, jobs or processors(), bounds).run(places)
 
     def search(
         self,
@@ -189,6 +192,7 @@ class Library:
         speed: tuple[float, float] = settings.SPEED,
         without: Collection[int] = (),
         progress: Callable[[float, float], None] | None = None,
+        bounds: AudioBounds = ANY_AUDIO,
     ) -> Matches:
         """Identify a clip.
 
@@ -220,6 +224,8 @@ class Library:
             Ids of tracks that count as not stored.
         progress
             Called with (seconds of the clip searched, seconds).
+        bounds
+            What the clip may take.
 
         Returns
         -------
@@ -229,7 +235,7 @@ class Library:
         Raises
         ------
         AudioError, FingerprintError
-            The clip cannot be read, is shorter than 1 s, or has no content.
+            The clip cannot be read, is shorter than 1 s or longer than the bounds say, or has no content.
         MismatchError
             The fingerprint does not fit the index.
         ValueError
@@ -239,7 +245,7 @@ class Library:
         limits = Limits(min_probability=min_probability, prior=prior, max_evalue=max_evalue, ber=ber, top=top)
         name = shown(clip) if isinstance(clip, (str, os.PathLike)) else "clip"
         samples: list[NDArray[np.float32]] = []
-        print_, warning = self._query(clip, name, samples)
+        print_, warning = self._query(clip, name, samples, bounds)
         if not print_.valid.any():
             raise AudioError(f"{name}: is silent or steady noise throughout; give a clip with content")
 
@@ -257,15 +263,23 @@ class Library:
         return matches
 
     def _query(
-        self, clip: StrPath | Fingerprint | NDArray[np.float32], name: str, samples: list[NDArray[np.float32]]
+        self,
+        clip: StrPath | Fingerprint | NDArray[np.float32],
+        name: str,
+        samples: list[NDArray[np.float32]],
+        bounds: AudioBounds,
     ) -> tuple[Fingerprint, str]:
         """Fingerprint of a clip, and what is wrong with its file; the audio of a short one goes to `samples`."""
         if isinstance(clip, (str, os.PathLike)) and is_fingerprint_path(clip):
             clip = Fingerprint.load(clip)
         if isinstance(clip, Fingerprint):
             self.index.check_fits(model_id=clip.model_id)
+            try:
+                bounds.check_length(clip.duration_s)
+            except AudioError as error:
+                raise AudioError(f"{name}: {error}") from None
             return clip.truncated(min(clip.bits, self.index.header.bits)), ""
-        blocks = IsolatedStream(clip) if isinstance(clip, (str, os.PathLike)) else iter([clip])
+        blocks = IsolatedStream(clip, bounds) if isinstance(clip, (str, os.PathLike)) else iter([clip])
         print_ = self.encoder.encode_stream(
             _keeping(blocks, samples),
             hop_s=self.encoder.query_hop_s,

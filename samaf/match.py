@@ -8,10 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from html import escape
 from typing import Any
 
+from samaf.untrusted import named, number, text, whole
+
 CHANGED_TEMPO = 0.03
 """Tempi no further from 1 count as unchanged: hashes bear as much, and short clips do not tell them apart."""
 SHORTEST_GAP_S = 1.0
 """What is left of a clip between matches is a gap if it is as long as the shortest clip."""
+
+_LONGEST, _MOST, _MOST_MATCHES = 4096, 1e300, 10_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,31 @@ class Match:
         """The fields as a dict of JSON types."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
+    @classmethod
+    def from_json(cls, value: Any) -> Match:
+        """Undo `to_json`, of a value that anybody may have sent.
+
+        Ids have 63 bits; texts up to 4,096 characters; numbers are finite, those of bits whole and not negative. Other
+        names are passed over.
+
+        Raises
+        ------
+        ValueError
+            No match is like that.
+        """
+        told = named(value, *(one.name for one in fields(cls)))
+        most = (1 << 63) - 1
+        made: dict[str, Any] = {name: text(name, told[name], _LONGEST) for name in ("path", "title")}
+        for name in ("track_id", "bits", "wrong_bits"):
+            made[name] = whole(name, told[name], 0, most)
+        made["copies_of"] = told["copies_of"]
+        if made["copies_of"] is not None:
+            whole("copies_of", made["copies_of"], 0, most)
+        for one in fields(cls):
+            if one.name not in made:
+                made[one.name] = number(one.name, told[one.name], -_MOST, _MOST)
+        return cls(**made)
+
     def _repr_html_(self) -> str:
         """A table and a time line, for notebooks."""
         return _html([self], max(self.query_end_s, 1e-9))
@@ -130,6 +159,34 @@ class Matches(list[Match]):
         return (
             1.0 - sum(end_s - start_s for start_s, end_s in self.gaps) / self.clip_s if self.clip_s else 0.0
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as a dict of JSON types: its matches with their ranks, and what is told of the clip."""
+        ranked = [{"rank": rank, **match.to_json()} for rank, match in enumerate(self, start=1)]
+        return {
+            "matches": ranked,
+            "clip_s": round(self.clip_s, 3),
+            "coverage": round(self.coverage, 4),
+            "gaps": [[round(at_s, 3) for at_s in gap] for gap in self.gaps],
+            **({"warning": self.warning} if self.warning else {}),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Matches:
+        """Undo `to_json`, of a value that anybody may have sent; up to 10,000 matches.
+
+        Raises
+        ------
+        ValueError
+            No answer is like that.
+        """
+        told = named(value, "matches", "clip_s")
+        found = told["matches"]
+        if not isinstance(found, list) or len(found) > _MOST_MATCHES:
+            raise ValueError(f"matches are no list of up to {_MOST_MATCHES}")
+        made = cls(map(Match.from_json, found), number("clip_s", told["clip_s"], 0.0, _MOST))
+        made.warning = text("warning", told.get("warning", ""), _LONGEST)
+        return made
 
     def _repr_html_(self) -> str:
         """A table and a time line, for notebooks."""

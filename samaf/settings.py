@@ -47,3 +47,16 @@ def check_speed(slowest: float, fastest: float) -> None:
         raise ValueError(
             f"speeds {slowest:g} to {fastest:g}: the slowest must be from 0.5 to 1, the fastest from 1 to 2"
         )
+
+
+def parse_speed(text: str) -> tuple[float, float]:
+    """Read a range of speeds, LOW:HIGH, around 1; what is none is a `ValueError`."""
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        value = (float(low), float(high))
+    except ValueError:
+        raise ValueError(f"{text!r} is not LOW:HIGH") from None
+    check_speed(*value)
+    return value

@@ -169,7 +169,7 @@ def test_one_run_at_a_time(finished, corpus):
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     code = (
         "import os, sys, time\n"
-        "from bench.processes import CONTEXT, follow_parent\n"
+        "from samaf.processes import CONTEXT, follow_parent\n"
         "def work(path):\n"
         "    follow_parent(); open(path, 'w').write(str(os.getpid())); time.sleep(60)\n"
         "if __name__ == '__main__':\n"

@@ -29,7 +29,8 @@ from samaf.weights import DEFAULT_PATH, Weights
 
 FORCED = ["--min-probability", "0"]
 RESULT_KEYS = """query rank track_id path title ber evalue score probability log_odds copies_of bits wrong_bits
-    query_start_s query_end_s track_start_s track_end_s speed tempo pitch_cents coverage gaps elapsed_s""".split()
+    query_start_s query_end_s track_start_s track_end_s speed tempo pitch_cents clip_s coverage gaps
+    elapsed_s""".split()
 
 
 class Ended:
@@ -118,7 +119,7 @@ def stranger(tmp_path: Path) -> Path:
 
 COMMANDS = [
     [],
-    *([name] for name in ("demo", "index", "search", "encode", "train", "calibrate", "export")),
+    *([name] for name in ("demo", "index", "search", "serve", "encode", "train", "calibrate", "export")),
     *(
         ["index", name]
         for name in ("add", "remove", "list", "stats", "verify", "compact", "export", "import")

@@ -70,6 +70,12 @@ def test_confidence_is_the_magnitude_up_to_what_half_precision_holds() -> None:
     assert values.tolist() == [[-1.5, 0.25, 1e9, -np.inf, 0.0]]  # the input stays
 
 
+def test_the_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    for seed, kept in enumerate((make(confidence=False), make(), overhanging())):
+        kept.save(tmp_path / f"{seed}.samaf")
+        assert kept.to_bytes() == (tmp_path / f"{seed}.samaf").read_bytes()
+
+
 def test_the_file_is_as_documented(tmp_path: Path) -> None:
     fingerprint = make(3, 64, confidence=False)
     fingerprint.save(tmp_path / "a.samaf")

@@ -168,6 +168,9 @@ def test_pages_of_tracks(path: Path) -> None:
         assert [t.track_id for t in index.tracks()] == list(range(1, 701))
         index.remove(range(200, 520))
         assert [t.track_id for t in index.tracks()] == [*range(1, 200), *range(520, 701)]
+        for after in (0, 1, 150, 199, 300, 519, 520, 600, 700, 10**30):
+            expected = [one for one in (*range(1, 200), *range(520, 701)) if one > after]
+            assert [t.track_id for t in index.tracks(after=after)] == expected
         for number in (1, 199, 520, 700):
             assert index.track(number).title == str(number - 1)
         for number in (0, 200, 300, 519, 701):

@@ -18,7 +18,7 @@ from synth import tune, write
 from samaf import Library, isolated
 from samaf.audio import read_audio
 from samaf.errors import AudioError
-from samaf.isolated import IsolatedStream
+from samaf.isolated import AudioBounds, IsolatedStream
 
 STAND_IN = """
 import os, signal, sys, time
@@ -284,3 +284,15 @@ def test_where_no_process_can_be_started(clip: Path, monkeypatch: pytest.MonkeyP
     isolated.prepare()
     with pytest.raises(AudioError, match=r"clip\.wav: no process to decode it can be started \(No such file"):
         read(clip)
+
+
+def test_bounds_of_length_and_time(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(map(len, IsolatedStream(clip, AudioBounds(25.0, 60.0)))) == 400_000
+    for bounds, part in (
+        (AudioBounds(24.9), "is longer than 24.9 s"),
+        (AudioBounds(decoding_s=0.0), "to decode"),
+    ):
+        stream = IsolatedStream(clip, bounds)
+        with pytest.raises(AudioError, match=part) as raised:
+            list(stream)
+        assert str(raised.value).startswith(f"{clip}: ") and list(stream) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 import pytest
@@ -67,3 +68,45 @@ def test_answers_show_themselves_in_a_notebook(shown: Match | Matches, rows: int
     assert ("unknown" in html) is not rows
     if isinstance(shown, Match):
         assert "&lt;b&gt;Rock &amp; Roll" in html and "97.00 %" in html and "64 of 640" in html
+
+
+def test_an_answer_is_read_back_as_it_was() -> None:
+    found = Matches([match(2.0, 12.0), match(14.5, 20.0, title="caf\udce9")], 60.0)
+    found.warning = "is cut off"
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    again = Matches.from_json(told)
+    assert again == found and (again.clip_s, again.warning, again.gaps) == (60.0, "is cut off", found.gaps)
+    assert [one["rank"] for one in told["matches"]] == [1, 2]
+    assert Matches.from_json(Matches([], 5.0).to_json()).gaps == [(0.0, 5.0)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"track_id": -1},
+        {"track_id": True},
+        {"title": 1},
+        {"title": 5000 * "x"},
+        {"path": "a\0b"},
+        {"ber": "0"},
+        {"ber": None},
+        {"score": float("inf")},
+        {"log_odds": float("nan")},
+        {"bits": 1.5},
+        {"copies_of": "1"},
+    ],
+)
+def test_what_is_no_match_is_refused(change: dict[str, object]) -> None:
+    told = Matches([match(2.0, 12.0)], 60.0).to_json()
+    told["matches"][0] |= change
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Matches.from_json(told)
+    del told["matches"][0][next(iter(change))]
+    with pytest.raises(ValueError, match="is missing"):
+        Matches.from_json(told)
+
+
+@pytest.mark.parametrize("told", [None, [], {}, {"matches": [], "clip_s": -1}, {"matches": {}, "clip_s": 1}])
+def test_what_is_no_answer_is_refused(told: object) -> None:
+    with pytest.raises(ValueError):
+        Matches.from_json(told)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from samaf import SamafError, __version__
-from samaf.cli import calibrate, demo, encode, export, index, search, train
+from samaf.cli import calibrate, demo, encode, export, index, search, serve, train
 from samaf.cli.common import FAILED, INTERRUPTED, PIPE_CLOSED, Parser, complain
 
 __all__ = ["build_parser", "main"]
@@ -23,6 +23,7 @@ examples:
   samaf demo                           see it work on a small generated library
   samaf index add ~/Music              fingerprint a collection
   samaf search recording.wav           name a clip, the place in it, and how sure that is
+  samaf serve                          the same over HTTP, with a page
   samaf COMMAND --help                 options and examples of a command
 
 exit status: 0 done, 1 nothing matched (search), 2 wrong usage or an input that could not be read
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"samaf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (demo, index, search, encode, train, calibrate, export):
+    for command in (demo, index, search, serve, encode, train, calibrate, export):
         command.add_parser(commands)
     return parser
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from samaf.errors import shown
-from samaf.settings import check_hop, check_speed
+from samaf.settings import check_hop, parse_speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,15 +186,10 @@ def hop(text: str) -> float:
 
 def speeds(text: str) -> tuple[float, float]:
     """Read a range of speeds around 1."""
-    low, colon, high = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH")
-    value = (_number(low), _number(high))
     try:
-        check_speed(*value)
+        return parse_speed(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return value
 
 
 def _number(text: str) -> float:

@@ -27,7 +27,7 @@ from samaf.cli.common import (
 from samaf.errors import StoreError, shown
 
 if TYPE_CHECKING:
-    from samaf.index import Index, Track
+    from samaf.index import Index
     from samaf.ingest import Outcome
 
 _EXAMPLES = """\
@@ -129,12 +129,10 @@ def _add(args: argparse.Namespace) -> int:
     from samaf.library import Library
 
     def outcome(result: Outcome) -> None:
-        notes = {"reason": result.reason, "warning": result.warning}
-        notes = {name: note for name, note in notes.items() if note}
-        for note in notes.values():
+        for note in filter(None, (result.reason, result.warning)):
             complain(f"{result.path}: {note}")
         if args.json:
-            print_json({"path": result.path, "status": result.status, "track_id": result.track_id, **notes})
+            print_json(result.to_json())
 
     with Library(args.db, writable=True, model=args.model, bits=args.bits, hop_s=args.hop) as library:
         bar = progress_bar("adding")
@@ -201,7 +199,7 @@ def _list(args: argparse.Namespace) -> int:
     with _open(args, readonly=True) as index:
         if args.json:
             for track in index.tracks(damaged):
-                print_json(_record(track))
+                print_json(track.to_json())
             return status
         from rich import box
         from rich.table import Table
@@ -225,28 +223,11 @@ def _list(args: argparse.Namespace) -> int:
     return status
 
 
-def _record(track: Track) -> dict[str, Any]:
-    warning = {"warning": track.warning} if track.warning else {}
-    return {
-        "track_id": track.track_id,
-        "path": track.path,
-        "title": track.title,
-        "duration_s": track.duration_s,
-        "n_hashes": track.n_hashes,
-        "digest": track.digest,
-        "size_bytes": track.size_bytes,
-        "aliases": [alias.path for alias in track.aliases],
-        "tags": dict(track.tags),
-        "added": track.added,
-        **warning,
-    }
-
-
 def _stats(args: argparse.Namespace) -> int:
     with _open(args, readonly=True) as index:
         stats, path = index.stats(), index.path
     if args.json:
-        print_json({"path": path, **asdict(stats), "bytes_per_hour": stats.bytes_per_hour})
+        print_json({"path": path, **stats.to_json()})
         return DONE
     header = stats.header
     rows = {

@@ -215,17 +215,9 @@ class _Bar:
 
 
 def _print_json(clip: str, matches: Matches, elapsed_s: float) -> None:
-    of_clip = {
-        "coverage": round(matches.coverage, 4),
-        "gaps": [[round(at_s, 3) for at_s in gap] for gap in matches.gaps],
-        "elapsed_s": elapsed_s,
-    }
-    if matches.warning:
-        of_clip["warning"] = matches.warning
-    for rank, match in enumerate(matches, start=1):
-        print_json({"query": clip, "rank": rank, **match.to_json(), **of_clip})
-    if not matches:
-        print_json({"query": clip, "track_id": None, **of_clip})
+    of_clip = matches.to_json()
+    for match in of_clip.pop("matches") or [{"track_id": None}]:
+        print_json({"query": clip, **match, **of_clip, "elapsed_s": elapsed_s})
 
 
 def _print_table(clip: str, matches: Matches, elapsed_s: float) -> None:

@@ -181,20 +181,24 @@ class IndexReader:
 
     # -- tracks --------------------------------------------------------------------------------------------------
 
-    def tracks(self, damaged: Callable[[StoreError], None] | None = None) -> Iterator[Track]:
-        """Yield all tracks in order of their ids; no state is pinned in between.
+    def tracks(
+        self, damaged: Callable[[StoreError], None] | None = None, *, after: int = 0
+    ) -> Iterator[Track]:
+        """Yield tracks in order of their ids; no state is pinned in between.
 
         Parameters
         ----------
         damaged
             Called with what is wrong with a track whose record cannot be right, and which is passed over.
+        after
+            Only tracks with ids above it; 0: all.
 
         Raises
         ------
         StoreError
             If there is such a track, and no `damaged`.
         """
-        after = tracks.FIRST_PAGE
+        key: bytes | None = None
 
         def told(error: DamageError) -> None:
             if damaged is None:
@@ -203,11 +207,13 @@ class IndexReader:
 
         while True:
             with self._reading() as pinned:
-                page = next(tracks.pages(pinned.tree, after, told), None)
+                if key is None:
+                    key = tracks.key_ahead_of(pinned.tree, after)
+                page = next(tracks.pages(pinned.tree, key, told), None)
             if page is None:
                 return
-            after, found = page
-            yield from found
+            key, found = page
+            yield from (track for track in found if track.track_id > after)
 
     def track(self, track_id: int) -> Track:
         """Return one track.

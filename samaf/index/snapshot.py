@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from samaf.errors import StoreError, shown
 from samaf.index import tracks
@@ -39,6 +40,10 @@ class IndexStats:
     def bytes_per_hour(self) -> float:
         """Bytes of file per hour of stored audio, 0 for an empty index."""
         return self.file_bytes * 3600 / self.duration_s if self.duration_s else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The measures as a dict of JSON types."""
+        return {**asdict(self), "bytes_per_hour": self.bytes_per_hour}
 
 
 class Snapshot:

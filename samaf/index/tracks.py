@@ -180,6 +180,23 @@ class Track:
         if self.tags:
             check_json(dict(self.tags))
 
+    def to_json(self) -> dict[str, Any]:
+        """What is told of a track, as a dict of JSON types; `warning` only where there is one."""
+        warning = {"warning": self.warning} if self.warning else {}
+        return {
+            "track_id": self.track_id,
+            "path": self.path,
+            "title": self.title,
+            "duration_s": self.duration_s,
+            "n_hashes": self.n_hashes,
+            "digest": self.digest,
+            "size_bytes": self.size_bytes,
+            "aliases": [alias.path for alias in self.aliases],
+            "tags": dict(self.tags),
+            "added": self.added,
+            **warning,
+        }
+
     def links(self) -> Iterator[tuple[bytes, str]]:
         """Yield all that the track can be found by."""
         yield PATH, self.path
@@ -207,6 +224,14 @@ def _page_of(source: Source, track_id: int) -> tuple[bytes, list[list[Any]]] | N
     if found is None or not found[0].startswith(_PAGES):
         return None
     return found[0], decode(found[1])
+
+
+def key_ahead_of(source: Source, track_id: int) -> bytes:
+    """Key behind which `pages` begins with the page that would hold a track."""
+    found = source.before(page_key(track_id)) if 0 < track_id < 1 << 63 else None
+    if found is None or not found[0].startswith(_PAGES):
+        return FIRST_PAGE
+    return page_key(max(0, int.from_bytes(found[0][len(_PAGES) :], "big") - 1))
 
 
 def pages(

@@ -1,4 +1,4 @@
-"""Processes of a run: they end with the one that started them, and leave interrupts to it."""
+"""Processes of one run: they end with the one that started them, and leave interrupts to it."""
 
 from __future__ import annotations
 
