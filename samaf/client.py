@@ -63,6 +63,7 @@ class _Send:
     content: bytes | None = None
     file: StrPath | None = None
     name: str = ""
+    takes_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ class _Calls:
         """See `Client.add`."""
         name = Path(recording).name
         if self._upload or is_fingerprint_path(recording):
-            told = yield from self._asked(_Send("POST", "/v1/tracks", file=recording, name=name))
+            told = yield from self._asked(
+                _Send("POST", "/v1/tracks", file=recording, name=name, takes_long=True)
+            )
         else:
             content = (yield from self._print(recording, is_query=False)).to_bytes()
             query = {"name": f"{Path(recording).stem}.samaf"}
-            told = yield from self._asked(_Send("POST", "/v1/tracks", query, content))
+            told = yield from self._asked(_Send("POST", "/v1/tracks", query, content, takes_long=True))
         return told
 
     def remove(self, track_id: int) -> Call[None]:
@@ -228,9 +231,11 @@ def _settings(url: str, token: str | None, timeout_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _arguments(request: _Send) -> Iterator[dict[str, Any]]:
+def _arguments(request: _Send, timeout_s: float) -> Iterator[dict[str, Any]]:
     """What httpx takes, with the file opened."""
     made: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.query}
+    if request.takes_long:  # others may be before it, and it may have to be decoded: the answer is waited for
+        made["timeout"] = _httpx().Timeout(timeout_s, read=None)
     if request.content is not None:
         made |= {"content": request.content, "headers": {"Content-Type": "application/octet-stream"}}
     with ExitStack() as stack:
@@ -300,6 +305,7 @@ class Client:
     retries : int
         How often a request is repeated that the service has no room for, after the time that it asks for.
     timeout_s : float
+        For a connection, and for each part of an answer; what becomes of a recording that is added is waited for.
 
     Raises
     ------
@@ -325,7 +331,7 @@ class Client:
         retries: int = RETRIES,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._calls = _Calls(url, model, upload, retries)
+        self._calls, self._timeout_s = _Calls(url, model, upload, retries), timeout_s
         self._http: httpx.Client = _httpx().Client(**_settings(url, token, timeout_s))
 
     def close(self) -> None:
@@ -429,7 +435,7 @@ class Client:
         body = _Body(self._calls.url)
         with (
             _reaching(self._calls.url),
-            _arguments(request) as arguments,
+            _arguments(request, self._timeout_s) as arguments,
             self._http.stream(**arguments) as response,
         ):
             for block in response.iter_bytes():
@@ -458,7 +464,7 @@ class AsyncClient:
         retries: int = RETRIES,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._calls = _Calls(url, model, upload, retries)
+        self._calls, self._timeout_s = _Calls(url, model, upload, retries), timeout_s
         self._http: httpx.AsyncClient = _httpx().AsyncClient(**_settings(url, token, timeout_s))
 
     async def close(self) -> None:
@@ -515,7 +521,7 @@ class AsyncClient:
 
     async def _sent(self, request: _Send) -> _Answer:
         body = _Body(self._calls.url)
-        with _reaching(self._calls.url), _arguments(request) as arguments:
+        with _reaching(self._calls.url), _arguments(request, self._timeout_s) as arguments:
             async with self._http.stream(**arguments) as response:
                 async for block in response.aiter_bytes():
                     body.add(block)

@@ -268,7 +268,7 @@ def test_what_nothing_resembles_is_unknown(
     ended = samaf("search", "--db", library, "--json", "--max-evalue", "1e-12", stranger)
     assert ended.status == 1 and ended.complaints == []
     [record] = ended.records
-    assert sorted(record) == ["coverage", "elapsed_s", "gaps", "query", "track_id"]
+    assert sorted(record) == ["clip_s", "coverage", "elapsed_s", "gaps", "query", "track_id"]
     assert record["track_id"] is None and record["coverage"] == 0.0 and record["gaps"][0][0] == 0.0
     assert "unknown" in samaf("search", "--db", library, "--max-evalue", "1e-12", stranger).out
 

@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = tune(30, seed=1)[9 * 16000 : 17 * 16000]
     noise = rng.standard_normal(len(clip)).astype(np.float32)
     write(folder / "noisy.wav", 0.6 * clip + 0.3 * np.std(clip) * noise)
+    write(folder / "late.wav", np.concatenate([np.zeros(4 * 16000, np.float32), 0.6 * clip]))
     write(folder / "other.wav", tune(8, seed=96))
     write(folder / "new.wav", tune(12, seed=50))
     (folder / "text.wav").write_text("This is no audio at all. " * 100)
@@ -166,6 +167,58 @@ def test_what_is_in_no_library_is_unknown(folder: Path, opened: Open) -> None:
     assert "Practically" not in page.inner_text("#answer .verdict")
 
 
+def test_silence_is_waited_through(folder: Path, opened: Open) -> None:
+    page = opened(hears=folder / "late.wav")
+    page.click("#listen")
+    told(page, re.compile("Nothing to be heard|birch"))
+    told(page, "birch. Practically certain. Still listening.")
+
+
+def test_a_key_may_be_held_as_well(folder: Path, opened: Open) -> None:
+    page = opened(hears=folder / "noisy.wav")
+    page.focus("#listen")
+    for _ in range(4):
+        page.keyboard.down("Enter")  # after the first they are repetitions
+        page.wait_for_timeout(150)
+    told(page, "Listening")
+    assert page.get_attribute("#listen", "aria-pressed") == "true"
+    page.wait_for_timeout(1500)
+    page.keyboard.up("Enter")
+    assert page.get_attribute("#listen", "aria-pressed") == "false"
+    told(page, "birch")
+
+
+def test_stop_closes_the_microphone_whatever_the_service_does(folder: Path, opened: Open) -> None:
+    page = opened(hears=folder / "noisy.wav")
+    page.evaluate(
+        """() => {
+          const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+          navigator.mediaDevices.getUserMedia = async (wanted) => window.heard = await open(wanted);
+        }"""
+    )
+    page.route("**/v1/search*", lambda route: None)  # it never answers
+    page.click("#listen")
+    with page.expect_request("**/v1/search*"):
+        told(page, "Listening")
+    page.click("#stop")
+    assert page.evaluate("window.heard.getTracks().map((one) => one.readyState)") == ["ended"]
+    told(page, "Searching")
+    page.click("#stop")
+    told(page, "Stopped")
+    assert not page.is_visible("#stop")
+
+
+def test_a_file_takes_the_place_of_listening(folder: Path, opened: Open) -> None:
+    page = opened(hears=folder / "other.wav")
+    page.click("#listen")
+    told(page, "Listening")
+    page.set_input_files("#file", folder / "noisy.wav")
+    told(page, "birch. Practically certain.")
+    assert page.get_attribute("#listen", "aria-pressed") == "false"
+    page.wait_for_timeout(1500)
+    assert page.inner_text("#told") == "birch. Practically certain."
+
+
 def test_the_microphone_is_taken_as_it_is(folder: Path, opened: Open) -> None:
     page = opened(hears=folder / "noisy.wav")
     page.evaluate(
@@ -229,6 +282,10 @@ def test_the_library_is_browsed_searched_and_changed(folder: Path, service: Serv
     page = opened("")  # as whoever comes first
     page.wait_for_selector("#token-form:not([hidden])")
     assert "asks for a token" in page.inner_text("#token-told")
+    assert not page.is_visible("#tracks li")
+    page.fill("#token", "a token \u2603")
+    page.keyboard.press("Enter")
+    shows(page, "#token-told", "letters, digits")
     page.fill("#token", READ)
     page.keyboard.press("Enter")
     page.wait_for_selector("#tracks li")
@@ -251,8 +308,14 @@ def test_the_library_is_browsed_searched_and_changed(folder: Path, service: Serv
     page.set_input_files("#file", folder / "new.wav")
     assert told(page, "new. Practically certain")
     button = page.locator("#tracks li", has_text="new").locator("button")
-    button.click()
-    assert page.locator("#tracks li").count() == 4  # the first press only asks
+    button.dblclick()
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    page.wait_for_timeout(600)
+    page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    assert page.locator("#tracks li").count() == 4  # a double press, or a key that is held, only asks
+    assert button.inner_text() == "Really?"
     button.click()
     counts(page, "#tracks li", 3)
     shows(page, "#stats", "3 recordings")

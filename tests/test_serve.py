@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -28,6 +29,10 @@ from samaf.index import Index
 for name in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
     pytest.importorskip(name, reason=f"{name} is not installed; the extra serve has it")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed; the extra serve has it")
+
+from samaf.serve.problems import ProblemError  # noqa: E402  (needs what is looked for above)
+from samaf.serve.service import _while_there  # noqa: E402
+from samaf.serve.uploads import check_name  # noqa: E402
 
 READER, WRITER = ({"Authorization": f"Bearer {token}"} for token in (READ, WRITE))
 AUDIO = {"Content-Type": "application/octet-stream"}
@@ -103,6 +108,39 @@ def refused(answer: Any, status: int, *parts: str) -> dict[str, Any]:
     return told
 
 
+def test_a_search_ends_when_its_client_has_gone() -> None:
+    class Request:
+        def __init__(self, has_gone: bool) -> None:
+            self.has_gone = has_gone
+
+        async def is_disconnected(self) -> bool:
+            return self.has_gone
+
+    async def searched(has_gone: bool) -> None:
+        with _while_there(Request(has_gone)) as still:  # type: ignore[arg-type]
+            await asyncio.sleep(0.01)
+            still(1.0, 2.0)
+
+    asyncio.run(searched(False))
+    with pytest.raises(ProblemError, match="closed"):
+        asyncio.run(searched(True))
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.wav", "l\u2019\u00e9t\u00e9\u202f!.mp3", '12" mix.wav', "\u0646\u200c\u0645.ogg"]
+)
+def test_names_that_recordings_have(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".hidden", "a/b.wav", "a\\b.wav", "a\n.wav", "a\u202e.wav", "a\udc80.wav", 201 * "a"]
+)
+def test_names_that_none_has(name: str) -> None:
+    with pytest.raises(ProblemError, match="cannot be a file's name"):
+        check_name(name)
+
+
 # -- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +180,7 @@ def test_the_library_can_be_read(folder: Path, ask: Any) -> None:
     stats = ask.get("/v1/stats").json()
     assert stats["n_tracks"] == 3 and stats["header"]["bits"] == 128 and stats["writable"] is False
     assert ask.get("/v1/stats", headers=WRITER).json()["writable"] is True
+    assert stats["bounds"] == {"bytes": 1_000_000, "clip_s": 30.0, "recording_s": 86_400.0}
     page = ask.get("/v1/tracks", params={"limit": 2}).json()
     assert [track["title"] for track in page["tracks"]] == ["0", "1"] and page["next"] == 2
     rest = ask.get("/v1/tracks", params={"limit": 2, "after": page["next"]}).json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +63,12 @@ def add_parser(commands: Any) -> None:
         "--allow", action="append", default=[], metavar="DIR", help="folder whose files may be added by name"
     )
     access.add_argument(
-        "--name", action="append", default=[], metavar="HOST", help="name that the service goes by"
+        "--name",
+        action="append",
+        default=[],
+        type=_name,
+        metavar="HOST",
+        help="name that the service goes by",
     )
     access.add_argument(
         "--origin",
@@ -172,6 +178,12 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) < 1 << 16):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name such as music.example, without a port")
+    return text
 
 
 def _origin(text: str) -> str:

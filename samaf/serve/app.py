@@ -121,8 +121,14 @@ def _add_tracks(app: FastAPI, service: Service) -> None:
     async def stats(request: Request, caller: Reader) -> Response:
         index = service.engine.library.index
         told = await service.engine.run(index.stats)
+        bounds = service.options.bounds
+        taken = {
+            "bytes": bounds.n_bytes,
+            "clip_s": bounds.clip.longest_s,
+            "recording_s": bounds.recording.longest_s,
+        }
         rights = {"writable": request.state.writes}  # by this caller
-        return as_json({"path": index.path, **told.to_json(), **rights})
+        return as_json({"path": index.path, **told.to_json(), **rights, "bounds": taken})
 
     @app.get("/v1/tracks", summary="List tracks", responses=answers(PAGE, "A page, in order of their ids."))
     async def tracks(
@@ -132,7 +138,7 @@ def _add_tracks(app: FastAPI, service: Service) -> None:
         text: Annotated[str, Query(max_length=200, description="words of title, artist or path")] = "",
     ) -> Response:
         with service.slots.taken(service.worker, caller):  # to look for words is to read all of them
-            return as_json(await service.engine.run(lambda: service.tracks(after, limit, text)))
+            return as_json(await service.engine.run(lambda: service.tracks(after, limit, text), aside=True))
 
     @app.get("/v1/tracks/{track_id}", summary="One track", responses=answers(TRACK, "The track."))
     async def track(caller: Reader, track_id: int) -> Response:

@@ -39,6 +39,7 @@ class Engine:
         self._options = options
         self._library: Library | None = None
         self._pool = ThreadPoolExecutor(THREADS, "samaf-search")
+        self._aside = ThreadPoolExecutor(1, "samaf-aside")
 
     def start(self, ready: Callable[[], None], failed: Callable[[SamafError], None]) -> None:
         """Open the library in a thread of its own, and say what came of it."""
@@ -68,7 +69,8 @@ class Engine:
 
     def close(self) -> None:
         """Give back the library, after the searches in progress."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._aside):
+            pool.shutdown(cancel_futures=True)
         if self._library is not None:
             self._library.close()
 
@@ -90,9 +92,9 @@ class Engine:
             raise busy(503, "the index is being opened; try again in some seconds", 2)
         return self._library
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Work that takes time, in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def run(self, work: Callable[[], T], *, aside: bool = False) -> T:
+        """Work that takes time, in one of the threads; `aside` from those that search."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside if aside else self._pool, work)
 
 
 def warm(library: Library, folder: Path) -> None:

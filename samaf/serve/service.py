@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ from samaf.untrusted import named, parse_json
 from samaf.verdict import Limits
 
 _MOST_PATHS_BYTES = 1 << 20
+WATCH_S = 0.5
+"""Between two looks at whether a client is still there."""
 
 
 class SearchOptions(BaseModel):
@@ -87,12 +92,13 @@ class Service:
             async with received(request, self.options.spool, bounds.n_bytes, options.name) as upload:
                 began_s = time.perf_counter()
                 is_print = is_print or is_fingerprint_path(upload.name)
-                with told_of(upload.path, upload.name):
+                with told_of(upload.path, upload.name), _while_there(request) as still:
                     found: Matches = await self.engine.run(
                         lambda: library.search(
                             Fingerprint.load(upload.path) if is_print else upload.path,
                             **limits,
                             bounds=bounds.clip,
+                            progress=still,
                         )
                     )
                 elapsed_s = round(time.perf_counter() - began_s, 6)
@@ -223,11 +229,11 @@ class Service:
 
     def tracks(self, after: int, limit: int, text: str) -> dict[str, Any]:
         """A page of the tracks, and where the next one begins."""
-        words = text.casefold().split()
+        words = _plain(text).split()
         page: list[Track] = []
         damaged: list[str] = []
         for track in self.engine.library.index.tracks(lambda error: damaged.append(str(error)), after=after):
-            told = f"{track.title} {track.tags.get('artist', '')} {track.path}".casefold()
+            told = _plain(f"{track.title} {track.tags.get('artist', '')} {track.path}")
             if all(word in told for word in words):
                 page.append(track)
                 if len(page) > limit:
@@ -235,6 +241,32 @@ class Service:
         following = page[limit - 1].track_id if len(page) > limit else None
         warnings = {"warnings": damaged} if damaged else {}
         return {"tracks": [track.to_json() for track in page[:limit]], "next": following, **warnings}
+
+
+@contextmanager
+def _while_there(request: Request) -> Iterator[Callable[[float, float], None]]:
+    """For the `progress` of a search: ends it when nobody waits for the answer any more."""
+    has_gone = threading.Event()
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(WATCH_S)
+        has_gone.set()
+
+    def still(done_s: float, all_s: float) -> None:
+        if has_gone.is_set():
+            raise ProblemError(400, "the connection was closed before the answer")
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield still
+    finally:
+        watching.cancel()
+
+
+def _plain(text: str) -> str:
+    """Text as it is compared: one form of each letter, none of them large."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 async def _asked_paths(request: Request) -> list[Any]:

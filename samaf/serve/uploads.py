@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import unicodedata
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,9 @@ WHOLE_S = 300.0
 _FRAME_BYTES = 1 << 16
 """What a multipart body may have around its file."""
 _LONGEST_NAME = 200
+_UNNAMEABLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+"""Categories of characters that no name may have, but for those that join letters; spaces of all kinds it may."""
 _KINDS = ("audio/", "video/", "application/octet-stream", "application/ogg", "application/mp4")
 
 
@@ -196,7 +200,8 @@ class _Form:
         if self._name is not None:
             raise ProblemError(422, "the form has several parts 'file'; send one recording a request", CLOSE)
         self._is_file = True
-        self._name = parameters.get(b"filename", b"").decode("utf-8", "replace")
+        name = parameters.get(b"filename", b"").decode("utf-8", "replace")
+        self._name = name.replace("%22", '"')  # as browsers write it
 
     def _data_came(self, data: bytes, start: int, end: int) -> None:
         if not self._is_file:
@@ -214,7 +219,7 @@ def check_name(name: str) -> str:
     if (
         not name
         or name.startswith(".")
-        or not name.isprintable()
+        or any(unicodedata.category(letter) in _UNNAMEABLE for letter in set(name) - set(_JOINERS))
         or set(name) & {"/", "\\"}
         or len(os.fsencode(name)) > _LONGEST_NAME
     ):
