@@ -38,7 +38,7 @@ class Recipe:
     kept
         Share of the units that are left.
     is_long
-        It is trained as long as a new network, and at the same rate.
+        It is trained as long as a new network.
     preset
         A new network of this preset.
     is_new
@@ -69,10 +69,10 @@ class Recipe:
         units = None if self.kept is None else round(self.kept * weights.units)
         if not self.begins:
             return preset.with_options(bits=weights.bits, units=units, steps=steps)
-        tuning = fine_tuning(preset, weights).with_options(units=units, steps=tuning_steps)
-        if not self.is_long:
-            return tuning
-        return tuning.with_options(steps=steps or preset.steps, learning_rate=preset.learning_rate)
+        tuning = fine_tuning(preset, weights, taught=True)
+        return tuning.with_options(
+            units=units, steps=(steps or preset.steps) if self.is_long else tuning_steps
+        )
 
 
 STUDENT = 1 / 3

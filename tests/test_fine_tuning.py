@@ -82,6 +82,10 @@ def test_a_fine_tuning_has_the_shapes_of_its_file() -> None:
     made = fine_tuning(PRESETS["samaf"], random_weights(units=48))
     assert (made.units, made.bits, made.stack, made.front_end) == (48, (64, 128, 256), 4, "log-mel")
     assert made.steps < PRESETS["samaf"].steps and made.learning_rate < PRESETS["samaf"].learning_rate
+    assert (
+        fine_tuning(PRESETS["samaf"], random_weights(), taught=True).learning_rate
+        == PRESETS["samaf"].learning_rate
+    )
     of_mfcc = fine_tuning(PRESETS["samaf"], random_weights("mfcc", 1))
     assert (of_mfcc.front_end, of_mfcc.variety, of_mfcc.overlay) == ("mfcc", 0.0, 0.0)
 

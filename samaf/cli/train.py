@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if args.start:
         from samaf.encoder import load_weights
 
-        preset = fine_tuning(preset, load_weights(args.start))
+        preset = fine_tuning(preset, load_weights(args.start), taught=bool(args.teacher))
 
     if not can_draw():
         complain(f"the training will have no plot: {NEEDED}")

@@ -11,7 +11,7 @@ from samaf.weights import Weights
 
 FINE_TUNING_STEPS = 2000
 FINE_TUNING_RATE = 0.25
-"""Peak rate of a fine-tuning over that of a training."""
+"""Peak rate of a fine-tuning without a teacher over that of a training."""
 TAUGHT_HASH = 0.1
 """Weight of the Hash Loss beside a teacher over that without one."""
 
@@ -144,8 +144,11 @@ def preset_from_json(values: dict[str, Any]) -> Preset:
     return Preset(**values | {"bits": tuple(values["bits"])})
 
 
-def fine_tuning(preset: Preset, weights: Weights) -> Preset:
-    """A short training by the recipe of a preset that begins with the network of a weights file."""
+def fine_tuning(preset: Preset, weights: Weights, *, taught: bool = False) -> Preset:
+    """A short training by the recipe of a preset that begins with the network of a weights file.
+
+    A teacher keeps it from forgetting what the network knows already; without one it must go slower.
+    """
     plain = weights.front_end != "log-mel"
     return replace(
         preset,
@@ -157,7 +160,7 @@ def fine_tuning(preset: Preset, weights: Weights) -> Preset:
         variety=0.0 if plain else preset.variety,
         overlay=0.0 if plain else preset.overlay,
         steps=FINE_TUNING_STEPS,
-        learning_rate=FINE_TUNING_RATE * preset.learning_rate,
+        learning_rate=(1.0 if taught else FINE_TUNING_RATE) * preset.learning_rate,
     )
 
 
