@@ -144,7 +144,7 @@ def test_what_the_microphone_hears_is_named_while_it_listens(folder: Path, opene
         assert page.get_attribute("#listen", "aria-pressed") == "true"
         assert page.inner_text("#answer h2") == "birch"
     page.wait_for_selector("#listen[aria-pressed=false]")
-    assert told(page, "birch") == "birch. Practically certain."
+    assert told(page, "birch").startswith("birch. Practically certain.")
     card = page.inner_text("#answer")
     assert "birch" in card and "Practically certain" in card and "as it was recorded" in card
     assert "birch" in page.inner_text("#heard")
