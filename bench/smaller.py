@@ -2,7 +2,7 @@
 
 Weights in fewer bits; a short fine-tuning without the smallest weights, or of the most important units alone, which
 make a curve of ten points; a student of few units that learns from the model for longer, and the same network without
-it; a convolutional one, and an LSTM of as many multiplications. What begins with the model's own network learns from
+it; a convolutional network of as many multiplications as those. What begins with the model's own network learns from
 its codes. All are calibrated on the same recordings.
 """
 
@@ -36,13 +36,13 @@ class Recipe:
     pruned
         Share of the weights that are 0.
     kept
-        Share of the units that are left.
+        Share of the units that are left, or of the model's that a new network has.
     is_long
         It is trained as long as a new network.
     preset
         A new network of this preset.
     is_new
-        It begins with nothing: a network of `preset`, and as large as `kept` says.
+        It begins with nothing: a network of `preset`.
     """
 
     name: str
@@ -77,6 +77,8 @@ class Recipe:
 
 STUDENT = 1 / 3
 """Of the model's units: a fifth of the multiplications."""
+AS_MANY_CHANNELS = 0.48
+"""Of the model's units, at the end of a convolutional network: as many multiplications as the student's."""
 RECIPES = (
     Recipe("int8", storage="int8"),
     Recipe("int4", storage="int4"),
@@ -84,8 +86,7 @@ RECIPES = (
     *(Recipe(f"units-{100 * part / 6:.0f}", kept=part / 6) for part in (5, 4, 3, 2, 1)),
     Recipe("student", kept=STUDENT, is_long=True),
     Recipe("untaught", kept=STUDENT, is_new=True),
-    Recipe("cnn", preset="cnn", is_new=True),
-    Recipe("lstm", is_new=True),
+    Recipe("cnn", kept=AS_MANY_CHANNELS, preset="cnn", is_new=True),
 )
 NAMES = tuple(recipe.name for recipe in RECIPES)
 

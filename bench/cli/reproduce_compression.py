@@ -43,9 +43,8 @@ def add_parsers(systems: Any) -> None:
         help="smaller models for small devices",
         description="Make smaller models of one, unless that is done: with weights of 8 and 4 bits; fine-tuned without "
         "the smallest weights, or of the most important units alone (ten sizes), with the model as teacher; a student "
-        "of a third of the units, taught for longer, and a network of its size without a teacher; a small "
-        "convolutional network, and an LSTM of as many multiplications. All are calibrated alike. Then compare them "
-        "as `bench compression` does.",
+        "of a third of the units, taught for longer; and without a teacher a network of its size and a convolutional "
+        "one of as many multiplications. All are calibrated alike. Then compare them as `bench compression` does.",
         epilog=_EXAMPLES,
     )
     training = add_training(parser, ("small", "samaf"), kinds=("music", "speech"), needs_manifest=True)
