@@ -58,7 +58,7 @@ def material(
     Parameters
     ----------
     minutes, length_s, clips
-        Audio to take in, at most; length of the clips, and how many.
+        Audio to take in, at most, in pieces of 1 s or more; length of the clips, and how many.
     note
         Hears of recordings that cannot be read.
 
@@ -70,16 +70,16 @@ def material(
     rng = np.random.default_rng(seed)
     wanted = round(length_s * SAMPLE_RATE)
     library: list[tuple[str, Float32]] = []
-    left_s = 60.0 * minutes
+    left = round(60.0 * minutes * SAMPLE_RATE)
     for track in corpus.library:
-        if left_s <= 0:
+        if left < SAMPLE_RATE:  # too short for a hash
             break
         try:
-            library.append((track.id, track.read(0.0, left_s)))
+            library.append((track.id, track.read(0.0, left / SAMPLE_RATE)))
         except AudioError as error:
             note(f"left out: {error}")
             continue
-        left_s -= len(library[-1][1]) / SAMPLE_RATE
+        left -= len(library[-1][1])
     long_enough = [x for _, x in library if len(x) >= wanted]
     if not long_enough:
         raise AudioError(f"no track is as long as a clip of {length_s:g} s; give shorter clips")

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from synth import tune, write
 
-from bench import compression
+from bench import compression, speed
 from bench.cli import main
 from bench.compression import in_originals, models_of
 from bench.corpus import Corpus, read_manifest
 from bench.resamples import ahead
 from bench.study import Study
+from samaf.audio import SAMPLE_RATE
 from samaf.cli.common import DONE, FAILED
 from samaf.model.slimming import pruned
 from samaf.weights import DEFAULT_PATH, Weights
@@ -102,6 +103,12 @@ def test_models_that_cannot_be_compared(
         [line] = capsys.readouterr().err.splitlines()
         assert told in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("minutes", "pieces"), [(0.151, [9.0]), (0.16, [9.0]), (0.17, [9.0, 1.2])])
+def test_what_is_timed_has_a_hash_in_each_piece(corpus: Corpus, minutes: float, pieces: list[float]) -> None:
+    taken_in, clips = speed.material(corpus, minutes=minutes, length_s=5.0, clips=3, seed=0)
+    assert [len(x) / SAMPLE_RATE for _, x in taken_in] == pieces and len(clips) == 3
 
 
 def test_what_is_lost_is_paired_by_clip() -> None:
