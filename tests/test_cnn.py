@@ -86,8 +86,16 @@ def test_any_number_of_windows() -> None:
     network = Network(random_cnn(), 64)
     many = windows(70)
     alone = np.concatenate([network(many[k : k + 1]) for k in range(70)])
-    np.testing.assert_allclose(network(many), alone, atol=1e-5)
+    np.testing.assert_array_equal(network(many), alone)
     assert network(many[:0]).shape == (0, 64)
+
+
+def test_with_no_weights_are_values_infinite() -> None:
+    calm = random_cnn(Cnn(64, (8,) * 9))
+    signs = np.random.default_rng(2)
+    arrays = {name: 6e4 * signs.choice([-1.0, 1.0], a.shape) for name, a in calm.floats.items()}
+    wild = replace(calm, arrays={name: a.astype(np.float32) for name, a in arrays.items()})
+    assert np.isfinite(Network(wild, 128)(windows(5))).all()
 
 
 def test_what_a_window_costs() -> None:

@@ -26,6 +26,8 @@ _MOST_BANDS = 1024
 _MOST_BLOCKS = 8
 _MOST_CHANNELS = 1024
 _MOST_MACS = 1 << 30
+_MOST_VALUE = 65504.0
+"""That ReLU lets through, far above what a trained network has: with no weights does a sum become infinite."""
 
 
 class Block(NamedTuple):
@@ -119,7 +121,11 @@ class Cnn:
 
     def graph(self, arrays: Stored) -> Part:
         """Nodes and constants; all in float32."""
-        constants: dict[str, NDArray[Any]] = {"image": np.array([-1, 1, WINDOW_FRAMES, self.bands], np.int64)}
+        constants: dict[str, NDArray[Any]] = {
+            "image": np.array([-1, 1, WINDOW_FRAMES, self.bands], np.int64),
+            "least_value": np.array(0.0, np.float32),
+            "most_value": np.array(_MOST_VALUE, np.float32),
+        }
         nodes: list[Message] = [node("Reshape", ["windows", "image"], ["given"])]
 
         def convolved(name: str, given: str, rectified: bool = True, **options: Any) -> str:
@@ -132,7 +138,7 @@ class Cnn:
             made = f"{name}_made"
             nodes.append(node("Conv", [given, name, f"{name}_bias"], [made], **options))
             if rectified:
-                nodes.append(node("Relu", [made], [f"{name}_rectified"]))
+                nodes.append(node("Clip", [made, "least_value", "most_value"], [f"{name}_rectified"]))
                 made = f"{name}_rectified"
             return made
 
