@@ -50,7 +50,7 @@ Float32 = NDArray[np.float32]
 
 
 class WindowNetwork(Protocol):
-    """What gives windows their codes; each row of its values depends on its own window alone."""
+    """What gives windows their codes; each row of its values depends on its own window alone, or nearly so."""
 
     n_inputs: int
 

@@ -371,7 +371,7 @@ def test_the_level_of_an_overhanging_window_is_that_of_what_is_there(encoder: En
 
 @pytest.mark.parametrize("n", [1, 100, 15999])
 def test_less_than_a_second_has_no_overhang_either(encoder: Encoder, n: int) -> None:
-    with pytest.raises(AudioError, match=r"s of audio; at least 1 s is needed"):
+    with pytest.raises(AudioError, match=r"0\.\d+ s of audio; at least 1 s is needed"):
         encoder.encode_query(tune(1)[:n])
 
 
@@ -841,7 +841,7 @@ def test_packed_matrices_that_do_not_fit_are_refused(
         ({"body": {"kind": "gru"}}, "'gru' is no network that this samaf knows"),
         ({"body": {"kind": "lstm", "values": 256}}, "units is missing"),
         ({"body": {"kind": "lstm", "values": 256, "units": 0}}, "units is 0, no whole number from 1"),
-        ({"body": {"kind": "lstm", "values": 65536, "units": 65536}}, "more than 16777216 weights"),
+        ({"body": {"kind": "lstm", "values": 65536, "units": 65536}}, "more than 15728640 weights"),
         ({"body": {"kind": "lstm", "values": 256, "units": 31}}, "kernel_scale has type"),
         ({"compatible_with": "x" * 64}, "compatible_with is no model's id"),
         ({"compatible_with": 7}, "compatible_with is 7"),

@@ -259,6 +259,18 @@ def test_the_whole_fine_tuning(
         ),
         (["--teacher", "odd.npz"], "odd.npz: made for a front end that this samaf does not have"),
         (["--from", "odd.npz"], "odd.npz: made for a front end that this samaf does not have"),
+        (
+            ["--from", "base.npz", "--preset", "cnn"],
+            "base.npz: is an lstm, and stays one; leave --preset cnn out, or --from",
+        ),
+        (
+            ["--units", "3000"],
+            "m.npz: a network of 3000 units is too large (it has more than 15728640 weights); give fewer --units",
+        ),
+        (
+            ["--units", "1100", "--preset", "cnn"],
+            "m.npz: a network of 1100 units is too large (widths is 1100, no whole number from 1 to 1024)",
+        ),
     ],
 )
 def test_what_cannot_be_fine_tuned(

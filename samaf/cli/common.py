@@ -6,9 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from samaf.errors import shown
+from samaf.errors import ModelError, shown
+from samaf.formats import WEIGHTS_SUFFIX
 from samaf.settings import check_hop, parse_speed
 
 if TYPE_CHECKING:
@@ -104,6 +106,22 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{rest / 10:04.1f}"
+
+
+def weights_file(name: str) -> Path:
+    """The place of a weights file that is to be written.
+
+    Raises
+    ------
+    ModelError
+        If its name ends otherwise: it may be that of something else.
+    """
+    out = Path(name)
+    if out.suffix != WEIGHTS_SUFFIX:
+        raise ModelError(
+            f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
+        )
+    return out
 
 
 def add_db(parser: argparse.ArgumentParser) -> None:

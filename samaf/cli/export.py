@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from samaf.cli.common import DONE, add_json, console, counted, plain, print_json, progress_bar
+from samaf.cli.common import (
+    DONE,
+    add_json,
+    console,
+    counted,
+    plain,
+    print_json,
+    progress_bar,
+    weights_file,
+)
 from samaf.cli.material import add_material, material
 from samaf.errors import ModelError, shown
 
@@ -54,7 +63,12 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export."""
-    source, out = Path(args.source), Path(args.out)
+    source, out = Path(args.source), weights_file(args.out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ModelError(f"{shown(out)}: is what the model is made of; name another file with -o")
+    if not out.parent.is_dir() or out.is_dir():
+        what = "is a folder" if out.is_dir() else f"there is no folder {shown(out.parent)}"
+        raise ModelError(f"{shown(out)}: cannot be written ({what}); name another file with -o")
     if args.compatible and not args.quantise:
         raise ModelError(
             f"{shown(source)}: --compatible is for a quantised model; add --quantise int8, or leave it out"
@@ -80,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             "progress": counted(bar),
         }
         if is_folder:
-            export_checkpoint(source, out, **options)
+            export_checkpoint(source, out, queries=args.queries, **options)
         else:
             held_out, library, more = material(args)
             export_quantised(source, out, held_out, library, **options, **more)

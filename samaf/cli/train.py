@@ -23,9 +23,9 @@ from samaf.cli.common import (
     plain,
     print_json,
     progress_bar,
+    weights_file,
 )
 from samaf.errors import ModelError, shown
-from samaf.formats import WEIGHTS_SUFFIX
 
 _EXAMPLES = """\
 examples:
@@ -113,11 +113,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, showing progress and the measures of each epoch."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError("training needs TensorFlow, which is not installed; run: pip install 'samaf[train]'")
-    out = Path(args.out)
-    if out.suffix != WEIGHTS_SUFFIX:
-        raise ModelError(
-            f"{shown(out)}: a weights file ends in {WEIGHTS_SUFFIX}; name it {shown(out.name + WEIGHTS_SUFFIX)}"
-        )
+    out = weights_file(args.out)
     if args.prune and not args.start:
         raise ModelError(f"{shown(out)}: --prune is for a trained model; give it with --from")
     from samaf.model.presets import PRESETS, fine_tuning
@@ -127,7 +123,12 @@ def run(args: argparse.Namespace) -> int:
     if args.start:
         from samaf.encoder import load_weights
 
-        preset = fine_tuning(preset, load_weights(args.start), taught=bool(args.teacher))
+        begun = load_weights(args.start)
+        if args.preset == "cnn" and begun.body.kind != "cnn":
+            raise ModelError(
+                f"{shown(args.start)}: is an {begun.body.kind}, and stays one; leave --preset cnn out, or --from"
+            )
+        preset = fine_tuning(preset, begun, taught=bool(args.teacher))
 
     if not can_draw():
         complain(f"the training will have no plot: {NEEDED}")

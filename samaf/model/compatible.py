@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samaf.audio import read_audio
-from samaf.encoder import Encoder
+from samaf.encoder import Encoder, load_weights
 from samaf.errors import AudioError, ModelError
 from samaf.fingerprint import Fingerprint
 from samaf.hamming import distance
@@ -48,7 +48,7 @@ class Loss:
     points
         Of a hundred clips so many fewer are right.
     standard_error
-        Of the points, from the clips on which the two differ.
+        Of the points, from the clips on which the two differ, and one more: a few clips that agree prove little.
     ber
         Share of bits in which their hashes of the clips differ.
     """
@@ -111,7 +111,7 @@ def loss_of(
     strange = replace(
         sources or Sources(), voices=()
     )  # babble of recordings that are searched among would be found
-    bits = Encoder(original).weights.bits[0]
+    bits = load_weights(original).bits[0]
     encoders = [Encoder(path, bits=bits) for path in (original, model)]
     model_id = encoders[0].model_id
     wanted = [*held_out, *library]
@@ -175,7 +175,7 @@ def loss_of(
         right=int(of_model.sum()),
         right_of_original=int(of_original.sum()),
         points=100.0 * (int(of_original.sum()) - int(of_model.sum())) / n,
-        standard_error=100.0 * differ**0.5 / n,
+        standard_error=100.0 * (differ + 1) ** 0.5 / n,
         ber=float(np.mean(rates)),
     )
 

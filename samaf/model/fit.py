@@ -27,7 +27,7 @@ from samaf.model.presets import Preset, preset_from_json, with_teacher
 from samaf.model.slimming import narrowed, pruned
 from samaf.model.twins import Twins
 from samaf.picture import can_draw, drawing
-from samaf.weights import Weights
+from samaf.weights import Weights, check_body
 
 STEPS_PER_EPOCH = 250
 NEIGHBOURS_KEPT = 2
@@ -183,8 +183,14 @@ def train(
     Raises
     ------
     AudioError, ModelError
-        If there is nothing to train on, or the start or the teacher does not fit.
+        If there is nothing to train on, the network is too large, or the start or the teacher does not fit.
     """
+    try:
+        check_body(preset.body, preset.bits)
+    except ValueError as error:
+        raise ModelError(
+            f"{shown(out)}: a network of {preset.units} units is too large ({error}); give fewer --units"
+        ) from None
     origin: dict[str, Any] = {}
     begun = master = None
     if start is not None:

@@ -49,7 +49,8 @@ _SCALE = "_scale"
 _MOST_BYTES = 1 << 25
 _MOST_BITS = 1024
 _MOST_HEADER_BYTES = 1 << 16
-_MOST_WEIGHTS = 1 << 24
+_MOST_WEIGHTS = 15 << 20
+"""They leave room for a calibration."""
 _LARGEST = 1e5
 _SPARSE = 0.2
 """Share of zeros from which on matrices are deflated: they were pruned."""
@@ -239,8 +240,7 @@ class Weights:
         else:
             body = body_of(named(header, "body")["body"])
         shapes = _shapes(body, bits)
-        if sum(map(math.prod, shapes.values())) > _MOST_WEIGHTS:
-            raise ValueError(f"it has more than {_MOST_WEIGHTS} weights")
+        _check_size(shapes)
         made = {array: _read_array(arrays, array, shape, version > 1) for array, shape in shapes.items()}
         clarity = arrays.read("clarity", "<f4", (body.units + 1,)) if "clarity" in arrays else None
         for array, values in {**made, "clarity": clarity}.items():
@@ -267,6 +267,17 @@ class Weights:
 
 
 _ID = re.compile("[0-9a-f]{64}")
+
+
+def check_body(body: Body, bits: Sequence[int]) -> None:
+    """Refuse a network that is too large for a weights file, by a `ValueError`."""
+    body_of(_body_json(body))
+    _check_size(_shapes(body, bits))
+
+
+def _check_size(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if sum(map(math.prod, shapes.values())) > _MOST_WEIGHTS:
+        raise ValueError(f"it has more than {_MOST_WEIGHTS} weights")
 
 
 def _body_json(body: Body) -> dict[str, Any]:
