@@ -96,16 +96,29 @@ def models_of(files: Sequence[Path], bits: int) -> list[Model]:
     ModelError
         If a file cannot be read, has no code of that length, or has the name of another.
     """
-    models: dict[str, Model] = {}
-    for path in dict.fromkeys([DEFAULT_PATH.resolve(), *(file.resolve() for file in files)]):
+    models = []
+    for path in each_once(files):
         option = {} if path == DEFAULT_PATH.resolve() else {"model": str(path)}
-        made = Model(entry("samaf", bits=bits, **option), path, Weights.load(path))
-        if made.name in models:
+        models.append(Model(entry("samaf", bits=bits, **option), path, Weights.load(path)))
+    return models
+
+
+def each_once(files: Sequence[Path]) -> list[Path]:
+    """The file of the model that ships, then the others, each once; they need not be there yet.
+
+    Raises
+    ------
+    ModelError
+        If one has the name of another.
+    """
+    paths: dict[str, Path] = {}
+    for path in dict.fromkeys([DEFAULT_PATH.resolve(), *(file.resolve() for file in files)]):
+        if path.stem in paths:
             raise ModelError(
-                f"{shown(path)}: {shown(models[made.name].path)} has the same name; rename one of the files"
+                f"{shown(path)}: {shown(paths[path.stem])} has the same name; rename one of the files"
             )
-        models[made.name] = made
-    return list(models.values())
+        paths[path.stem] = path
+    return list(paths.values())
 
 
 def compare(

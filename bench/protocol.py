@@ -167,9 +167,7 @@ def run(
     RunError
         If the folder holds another run, or a system fails.
     """
-    cells, skipped = clips.cells(corpus, plan)
-    if not cells:
-        raise RunError(f"no clip can be made: {skipped[0].condition}: {skipped[0].reason}")
+    cells, skipped = cells_of(corpus, plan)
     for cell in skipped:
         note(f"{cell.condition}: left out: {cell.reason}")
     out = out.resolve()  # paths of clips are relative to it
@@ -199,6 +197,14 @@ def run(
         queries = _make_clips(work, out, jobs, progress, note)
         mend(out / COSTS)
         _answer(entries, library, queries, out, jobs, progress, note)
+
+
+def cells_of(corpus: Corpus, plan: Plan) -> tuple[list[clips.Cell], list[clips.Skipped]]:
+    """See :func:`bench.clips.cells`; a `RunError` if none can be made."""
+    cells, skipped = clips.cells(corpus, plan)
+    if not cells:
+        raise RunError(f"no clip can be made: {skipped[0].condition}: {skipped[0].reason}")
+    return cells, skipped
 
 
 @contextmanager

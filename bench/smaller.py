@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench import kept
 from samaf.bodies import Lstm
 from samaf.encoder import load_weights
 from samaf.errors import ModelError, shown
@@ -126,40 +128,83 @@ def chosen(names: Sequence[str]) -> list[Recipe]:
     return [recipe for recipe in RECIPES if recipe.name in names]
 
 
-def check(source: Path) -> None:
-    """Refuse a model of which no smaller ones can be made.
+def check(source: Path, bits: int) -> None:
+    """Refuse a model of which no smaller ones can be made, or compared at a code length.
 
     Raises
     ------
     ModelError
-        If it cannot be read, or is no LSTM in float16 on log-mel frames.
+        If it cannot be read, is no LSTM in float16 on log-mel frames, or has no such code.
     """
     weights = load_weights(source)
     if not isinstance(weights.body, Lstm) or weights.is_packed or weights.front_end != "log-mel":
         raise ModelError(
             f"{shown(source)}: is no LSTM in float16 on log-mel frames; give one, or leave --model out"
         )
+    if bits not in weights.bits:
+        lengths = ", ".join(map(str, weights.bits))
+        raise ModelError(f"{shown(source)}: has no code of {bits} bits; choose --bits of {lengths}")
 
 
-def is_there(out: Path, source: Path) -> bool:
+@dataclass(frozen=True)
+class Amount:
+    """How much a model is made with.
+
+    Attributes
+    ----------
+    steps, tuning_steps
+        Of a new network's training, and of a fine-tuning; None: those of the presets.
+    queries
+        See :func:`samaf.model.calibrate.calibration_of`.
+    seed
+        See :func:`samaf.model.fit.train`.
+    """
+
+    steps: int | None = None
+    tuning_steps: int | None = None
+    queries: int | None = None
+    seed: int = 0
+
+
+def is_there(recipe: Recipe, source: Path, out: Path, audio: Audio, amount: Amount) -> bool:
     """Whether a model has been made.
 
     Raises
     ------
     ModelError
-        If it was made of another one than `source`.
+        If one of this name was made otherwise.
     """
     if not out.exists():
         return False
-    facts = Weights.load(out).facts
-    origin = facts.get("origin")
-    origin = origin if isinstance(origin, dict) else {}
-    made_of = facts.get("original") or origin.get("from") or origin.get("teacher")
-    if made_of not in (None, Weights.load(source).own_id):
+    if kept.read(_made_with(out), _about(recipe, source, audio, amount)) is None:
         raise ModelError(
-            f"{shown(out)}: was made of another model; name another folder with --weights, or remove it"
+            f"{shown(out)}: was made of another model, of other audio or in another way; name another folder with "
+            "--weights, or remove it"
         )
     return True
+
+
+def _made_with(out: Path) -> Path:
+    """What says how a model was made, or is being made."""
+    return out.with_suffix(".json")
+
+
+def _about(recipe: Recipe, source: Path, audio: Audio, amount: Amount) -> dict[str, Any]:
+    """All that shapes a model."""
+    weights = load_weights(source)
+    voices = audio.sources.voices
+    files = [audio.training, audio.sources.noise, audio.sources.rooms, voices, *audio.held_out, audio.library]
+    return {
+        "source": None if recipe.is_new else weights.own_id,
+        "storage": recipe.storage,
+        "pruned": recipe.pruned,
+        "preset": None
+        if recipe.storage
+        else recipe.shaped(weights, amount.steps, amount.tuning_steps).to_json(),
+        "audio": [[path.name for path in some] for some in files],
+        "queries": amount.queries,
+        "seed": amount.seed,
+    }
 
 
 def make(
@@ -167,11 +212,8 @@ def make(
     source: Path,
     out: Path,
     audio: Audio,
+    amount: Amount,
     *,
-    steps: int | None = None,
-    tuning_steps: int | None = None,
-    queries: int | None = None,
-    seed: int = 0,
     jobs: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     epoch_done: Callable[[int, int, dict[str, float]], None] = lambda epoch, epochs, logs: None,
@@ -184,11 +226,7 @@ def make(
         The weights file that it is made of.
     out
         The weights file to write. Renderings that another training left beside it are taken over.
-    steps, tuning_steps
-        Of a new network's training, and of a fine-tuning; by default those of the presets.
-    queries
-        See :func:`samaf.model.calibrate.calibration_of`.
-    seed, jobs, progress, epoch_done
+    jobs, progress, epoch_done
         See :func:`samaf.model.fit.train`.
 
     Raises
@@ -196,6 +234,7 @@ def make(
     AudioError, ModelError
         If there is too little audio.
     """
+    kept.write(_made_with(out), _about(recipe, source, audio, amount), True)
     if recipe.storage is not None:
         export_quantised(
             source,
@@ -204,8 +243,8 @@ def make(
             audio.library,
             storage=recipe.storage,
             sources=audio.sources,
-            queries=queries,
-            seed=seed,
+            queries=amount.queries,
+            seed=amount.seed,
             progress=progress,
         )
         return
@@ -217,7 +256,7 @@ def make(
         noise=[str(path) for path in audio.sources.noise],
         rooms=[str(path) for path in audio.sources.rooms],
         out=out,
-        preset=recipe.shaped(load_weights(source), steps, tuning_steps),
+        preset=recipe.shaped(load_weights(source), amount.steps, amount.tuning_steps),
         start=begun,
         prune=recipe.pruned,
         teacher=begun,
@@ -225,9 +264,9 @@ def make(
             "held_out": audio.held_out,
             "library": audio.library,
             "sources": audio.sources,
-            "queries": queries,
+            "queries": amount.queries,
         },
-        seed=seed,
+        seed=amount.seed,
         jobs=jobs,
         progress=progress,
         epoch_done=epoch_done,

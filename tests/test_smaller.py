@@ -135,6 +135,12 @@ def test_models_are_made_once_and_compared(
     assert [row.head for row in study.tables[-1].rows] == ["int8"]
     assert main(command) == DONE
     assert "epoch" not in capsys.readouterr().err and len(calibrated) == 5
+    for other in (["--steps", "6"], ["--training-seed", "1"], ["--queries", "3"]):
+        assert main([*command, *other, "--only", "cnn"]) == FAILED
+        assert (
+            "cnn.npz: was made of another model, of other audio or in another way; name another folder with"
+            in (capsys.readouterr().err)
+        )
 
 
 def test_what_cannot_be_reproduced(
@@ -151,11 +157,26 @@ def test_what_cannot_be_reproduced(
         str(manifest),
         "--weights",
         str(tmp_path / "networks"),
+        "--out",
+        str(tmp_path / "out"),
     ]
+    shutil.copy(source, tmp_path / "student.npz")
+    small = Weights.load(source)
+    short = {name: small.floats[name][..., :64] for name in ("dense", "dense_bias")}
+    replace(small, bits=(64,), arrays={**small.arrays, **short}).save(tmp_path / "short.npz")
     for options, told in (
         (["--only", "int2"], "int2: no such model is made; there are int8, int4, pruned-30"),
         (["--model", str(tmp_path / "packed.npz")], "packed.npz: is no LSTM in float16 on log-mel frames"),
-        (["--model", str(source)], "int8.npz: was made of another model; name another folder with --weights"),
+        (
+            ["--model", str(source)],
+            "int8.npz: was made of another model, of other audio or in another way; name",
+        ),
+        (["--check", "train", "--lengths", "900"], "no clip can be made"),
+        (
+            ["--model", str(tmp_path / "student.npz")],
+            "student.npz has the same name; rename one of the files",
+        ),
+        (["--model", str(tmp_path / "short.npz")], "short.npz: has no code of 128 bits; choose --bits of 64"),
         (["--calibrate-on", "train"], "name one with --calibrate-on"),
         (["--model", str(tmp_path / "none.npz")], "none.npz: no such weights file"),
     ):

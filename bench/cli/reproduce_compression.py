@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.cli.common import Bars, add_model, add_weights, names, on_one_core, say
+from bench.cli.common import Bars, add_model, add_weights, names, on_one_core, plan_of, say
 from bench.cli.compression import add_comparison, compare
 from bench.cli.run import RESULTS
 from bench.cli.training import (
@@ -23,6 +24,10 @@ from bench.cli.training import (
     until,
 )
 from samaf.cli.common import DONE, FAILED, count
+
+if TYPE_CHECKING:
+    from bench.corpus import Corpus
+    from bench.smaller import Recipe
 
 SMALL_STEPS, SMALL_TUNING_STEPS, SMALL_QUERIES = 2500, 500, 40
 """At the preset small: of a new network; of a fine-tuning; clips of a length of a kind in a calibration."""
@@ -77,25 +82,23 @@ def add_parsers(systems: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the models, compare them, print."""
     need_tensorflow()
-    from bench.compression import models_of
-    from bench.corpus import TRACK_KINDS, read_manifest
+    from bench.compression import each_once, models_of
+    from samaf.cli.train import quiet
+    from samaf.weights import DEFAULT_PATH
 
+    with quiet():
+        from bench import smaller
     deadline = time.monotonic() + 60.0 * args.minutes
     out: Path = args.out or RESULTS / "reproduce-compression"
+    source = Path(args.model or DEFAULT_PATH)
+    smaller.check(source, args.bits)
+    made = {recipe: _file(args, recipe) for recipe in smaller.chosen(args.only or smaller.NAMES)}
+    each_once([source, *made.values()])
+    corpus = _compared_on(args, out)
     try:
-        files = _made(args, deadline)
+        _make(args, source, made, deadline)
         on_one_core()
-        models = models_of(files, args.bits)
-        corpus = read_manifest(
-            args.manifest,
-            out / "cache" / "generated",
-            split=args.check,
-            kinds=TRACK_KINDS,
-            library=args.library,
-            seed=args.seed,
-        )
-        for line in [*(f"left out: {reason}" for reason in corpus.skipped), *corpus.notes]:
-            say(line)
+        models = models_of([source, *made.values()], args.bits)
         with Bars() as bars:
             compare(args, models, corpus, out, until(deadline, bars.progress), bars.note)
     except OutOfTimeError:
@@ -104,19 +107,39 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _made(args: argparse.Namespace, deadline: float) -> list[Path]:
-    """The weights files: the source, if it is not the one that ships, and what is made of it."""
+def _file(args: argparse.Namespace, recipe: Recipe) -> Path:
+    """Where a model lies, or will lie."""
     from baselines.networks import default_root
-    from samaf.cli.train import quiet
+
+    root: Path = args.weights or default_root()
+    return root / "compression" / f"{recipe.name}.npz"
+
+
+def _compared_on(args: argparse.Namespace, out: Path) -> Corpus:
+    """What models are compared on; what cannot be is said before they are made."""
+    from bench.corpus import TRACK_KINDS, read_manifest
+    from bench.protocol import cells_of
+
+    corpus = read_manifest(
+        args.manifest,
+        out / "cache" / "generated",
+        split=args.check,
+        kinds=TRACK_KINDS,
+        library=args.library,
+        seed=args.seed,
+    )
+    for line in [*(f"left out: {reason}" for reason in corpus.skipped), *corpus.notes]:
+        say(line)
+    cells_of(corpus, plan_of(args))
+    return corpus
+
+
+def _make(args: argparse.Namespace, source: Path, wanted: Mapping[Recipe, Path], deadline: float) -> None:
+    """Make the models that are missing."""
+    from bench import smaller
     from samaf.model.augment import Sources
     from samaf.settings import processors
-    from samaf.weights import DEFAULT_PATH
 
-    with quiet():
-        from bench import smaller
-    source = Path(args.model or DEFAULT_PATH)
-    smaller.check(source)
-    recipes = smaller.chosen(args.only or smaller.NAMES)
     on = calibration_of(args)
     audio = smaller.Audio(
         recordings_of(args),
@@ -125,25 +148,24 @@ def _made(args: argparse.Namespace, deadline: float) -> list[Path]:
         on.library,
     )
     small = args.preset == "small"
-    folder: Path = (args.weights or default_root()) / "compression"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [source]
-    for recipe in recipes:
-        file = folder / f"{recipe.name}.npz"
-        files.append(file)
-        if smaller.is_there(file, source):
+    amount = smaller.Amount(
+        steps=args.steps or (SMALL_STEPS if small else None),
+        tuning_steps=args.steps or (SMALL_TUNING_STEPS if small else None),
+        queries=args.queries or (SMALL_QUERIES if small else None),
+        seed=args.training_seed,
+    )
+    for recipe, file in wanted.items():
+        if smaller.is_there(recipe, source, file, audio, amount):
             say(f"{file}: is there")
             continue
-        with telling(args, recipe.name, deadline) as told:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with telling(args, recipe.name, deadline, calibrates=True) as told:
             smaller.make(
                 recipe,
                 source,
                 file,
                 audio,
-                steps=args.steps or (SMALL_STEPS if small else None),
-                tuning_steps=args.steps or (SMALL_TUNING_STEPS if small else None),
-                queries=args.queries or (SMALL_QUERIES if small else None),
-                seed=args.training_seed,
+                amount,
                 jobs=processors(),
                 progress=told.progress,
                 epoch_done=told.epoch_done,
@@ -151,4 +173,3 @@ def _made(args: argparse.Namespace, deadline: float) -> list[Path]:
         say(f"wrote {file}")
         if time.monotonic() > deadline:
             raise OutOfTimeError
-    return files

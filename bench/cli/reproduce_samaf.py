@@ -94,7 +94,7 @@ def _trained(args: argparse.Namespace, bits: int, deadline: float) -> Path:
         from samaf.model.fit import train
     file.parent.mkdir(parents=True, exist_ok=True)
     steps = args.steps or (SMALL_STEPS if args.preset == "small" else None)
-    with telling(args, f"paper, {bits} bits", deadline) as told:
+    with telling(args, f"paper, {bits} bits", deadline, calibrates=True) as told:
         train(
             [str(path) for path in recordings_of(args)],
             out=file,

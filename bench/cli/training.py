@@ -16,7 +16,7 @@ from bench.cli.common import names, say, seed
 from samaf.cli.common import count, counted, positive, print_json, progress_bar
 from samaf.errors import ModelError, shown
 
-MINUTES = 85.0
+MINUTES = 80.0
 
 
 class OutOfTimeError(Exception):
@@ -239,13 +239,17 @@ class Told:
 
 
 @contextmanager
-def telling(args: argparse.Namespace, label: str, deadline: float | None) -> Iterator[Told]:
+def telling(
+    args: argparse.Namespace, label: str, deadline: float | None, *, calibrates: bool = False
+) -> Iterator[Told]:
     """Tell on stderr, and in JSON if that is asked for, what becomes of a network.
 
     Parameters
     ----------
     deadline
         On the clock of :func:`time.monotonic`; an epoch that ends after it raises :class:`OutOfTimeError`.
+    calibrates
+        After the last epoch there is much to do yet.
     """
     start = time.monotonic()
 
@@ -254,7 +258,7 @@ def telling(args: argparse.Namespace, label: str, deadline: float | None) -> Ite
             print_json({"network": label, "epochs": epochs, **measures})
         told = "  ".join(f"{name} {value:.4f}" for name, value in measures.items() if name != "epoch")
         say(f"{label}: epoch {epoch}/{epochs}  {time.monotonic() - start:.0f} s  {told}")
-        if deadline and time.monotonic() > deadline and epoch < epochs:
+        if deadline and time.monotonic() > deadline and (epoch < epochs or calibrates):
             raise OutOfTimeError
 
     with progress_bar("preparing") as bar:
