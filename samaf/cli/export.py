@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the weights file to write")
     parser.add_argument(
-        "--quantise", choices=("int8", "int4"), help="weights in 8 bits, half the size; or in 4, some 30 %%"
+        "--quantise", choices=("int8", "int4"), help="weights in 8 bits, half the size; or in 4, a quarter"
     )
     parser.add_argument(
         "--compatible",
