@@ -26,6 +26,26 @@ from samaf.weights import Weights
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How much a model is made with.
+
+    Attributes
+    ----------
+    steps, tuning_steps
+        Of a new network's training, and of a fine-tuning; None: those of the presets.
+    queries
+        See :func:`samaf.model.calibrate.calibration_of`.
+    seed
+        See :func:`samaf.model.fit.train`.
+    """
+
+    steps: int | None = None
+    tuning_steps: int | None = None
+    queries: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a smaller model is made.
 
@@ -65,16 +85,15 @@ class Recipe:
         """Whether it is a fine-tuning of the model."""
         return self.begins and not self.is_long
 
-    def shaped(self, weights: Weights, steps: int | None, tuning_steps: int | None) -> Preset:
-        """What it is trained by; None for the steps that are usual."""
+    def shaped(self, weights: Weights, amount: Amount) -> Preset:
+        """What it is trained by."""
         preset = PRESETS[self.preset]
         units = None if self.kept is None else round(self.kept * weights.units)
         if not self.begins:
-            return preset.with_options(bits=weights.bits, units=units, steps=steps)
+            return preset.with_options(bits=weights.bits, units=units, steps=amount.steps)
         tuning = fine_tuning(preset, weights, taught=True)
-        return tuning.with_options(
-            units=units, steps=(steps or preset.steps) if self.is_long else tuning_steps
-        )
+        steps = (amount.steps or preset.steps) if self.is_long else amount.tuning_steps
+        return tuning.with_options(units=units, steps=steps)
 
 
 STUDENT = 1 / 3
@@ -146,26 +165,6 @@ def check(source: Path, bits: int) -> None:
         raise ModelError(f"{shown(source)}: has no code of {bits} bits; choose --bits of {lengths}")
 
 
-@dataclass(frozen=True)
-class Amount:
-    """How much a model is made with.
-
-    Attributes
-    ----------
-    steps, tuning_steps
-        Of a new network's training, and of a fine-tuning; None: those of the presets.
-    queries
-        See :func:`samaf.model.calibrate.calibration_of`.
-    seed
-        See :func:`samaf.model.fit.train`.
-    """
-
-    steps: int | None = None
-    tuning_steps: int | None = None
-    queries: int | None = None
-    seed: int = 0
-
-
 def is_there(recipe: Recipe, source: Path, out: Path, audio: Audio, amount: Amount) -> bool:
     """Whether a model has been made.
 
@@ -198,9 +197,7 @@ def _about(recipe: Recipe, source: Path, audio: Audio, amount: Amount) -> dict[s
         "source": None if recipe.is_new else weights.own_id,
         "storage": recipe.storage,
         "pruned": recipe.pruned,
-        "preset": None
-        if recipe.storage
-        else recipe.shaped(weights, amount.steps, amount.tuning_steps).to_json(),
+        "preset": None if recipe.storage else recipe.shaped(weights, amount).to_json(),
         "audio": [[path.name for path in some] for some in files],
         "queries": amount.queries,
         "seed": amount.seed,
@@ -256,7 +253,7 @@ def make(
         noise=[str(path) for path in audio.sources.noise],
         rooms=[str(path) for path in audio.sources.rooms],
         out=out,
-        preset=recipe.shaped(load_weights(source), amount.steps, amount.tuning_steps),
+        preset=recipe.shaped(load_weights(source), amount),
         start=begun,
         prune=recipe.pruned,
         teacher=begun,

@@ -229,3 +229,6 @@ def test_a_model_is_not_written_over_its_original(
     assert "m.npz: is what the model is made of; name another file with -o" in capsys.readouterr().err
     assert main(["export", str(model), "-o", str(model.parent), *told]) == 2
     assert model.read_bytes() == before
+    (model.parent / "folder.npz").mkdir()
+    assert main(["export", str(model), "-o", str(model.parent / "folder.npz"), *told]) == 2
+    assert "folder.npz: cannot be written (is a folder); name another file with -o" in capsys.readouterr().err

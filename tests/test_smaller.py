@@ -76,7 +76,9 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_the_curve_has_ten_points_and_the_student_a_quarter_of_the_work() -> None:
     tuned = [recipe for recipe in RECIPES if recipe.tunes]
     assert len(tuned) == 10 and len(set(NAMES)) == len(RECIPES)
-    shapes = {recipe.name: recipe.shaped(SHIPPED, 30, 20) for recipe in RECIPES}
+    shapes = {
+        recipe.name: recipe.shaped(SHIPPED, smaller.Amount(steps=30, tuning_steps=20)) for recipe in RECIPES
+    }
     assert [shapes[f"units-{n}"].units for n in (83, 67, 50, 33, 17)] == [320, 256, 192, 128, 64]
     work = {name: preset.body.macs(preset.n_steps) for name, preset in shapes.items()}
     assert work["student"] == work["untaught"] < 0.25 * SHIPPED.body.macs(shapes["pruned-50"].n_steps)

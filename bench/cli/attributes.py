@@ -25,6 +25,7 @@ from bench.cli.common import (
     on_one_core,
     possible,
     say,
+    say_what_is_missing,
     seconds,
 )
 from bench.cli.run import RESULTS
@@ -144,8 +145,7 @@ def run(args: argparse.Namespace) -> int:
         wanted = ()
     conditions = [parse(name) for name in possible(wanted, pool.materials)]
     drawn = any(condition.draws for condition in conditions)
-    for line in [*(f"left out: {reason}" for reason in pool.skipped), *(pool.notes if drawn else ())]:
-        say(line)
+    say_what_is_missing(pool.skipped, pool.notes if drawn else ())
     plan = Plan(conditions, args.longest, args.length, args.seed)
     with Bars() as bars:
         listener = Listener(pool, plan, out / "vectors", ClipCache(cache_folder(out)), bars.note)

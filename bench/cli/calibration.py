@@ -20,6 +20,7 @@ from bench.cli.common import (
     model_of,
     possible,
     say,
+    say_what_is_missing,
 )
 from bench.cli.run import RESULTS
 from samaf.cli.common import DONE, add_json, bits, console, count, print_json
@@ -138,8 +139,7 @@ def _pool_of(args: argparse.Namespace, work: Path) -> Pool:
     pool = corpus.read_pool(
         args.manifest, work, split=args.split, kinds=args.kind or corpus.TRACK_KINDS, library=args.library
     )
-    for line in [*(f"left out: {reason}" for reason in pool.skipped), *pool.notes]:
-        say(line)
+    say_what_is_missing(pool.skipped, pool.notes)
     if not args.copies:
         say("no --copies: a clip that a copy of its recording is found for counts as a false answer")
     return pool

@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -314,11 +314,14 @@ def corpus_of(args: argparse.Namespace, work: Path) -> Corpus:
     else:
         say("no --data or --manifest: tunes and noises are generated")
         found = corpus.generate(work, seed=args.seed)
-    for reason in found.skipped:
-        say(f"left out: {reason}")
-    for note in found.notes:
-        say(note)
+    say_what_is_missing(found.skipped, found.notes)
     return found
+
+
+def say_what_is_missing(skipped: Iterable[str], notes: Iterable[str]) -> None:
+    """Print why recordings were left out, and notes on what stands in for others."""
+    for line in [*(f"left out: {reason}" for reason in skipped), *notes]:
+        say(line)
 
 
 def conditions_of(args: argparse.Namespace, **sets: Sequence[str]) -> tuple[str, ...]:

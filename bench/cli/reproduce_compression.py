@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.common import Bars, add_model, add_weights, names, on_one_core, plan_of, say
+from bench.cli.common import (
+    Bars,
+    add_model,
+    add_weights,
+    names,
+    on_one_core,
+    plan_of,
+    say,
+    say_what_is_missing,
+)
 from bench.cli.compression import add_comparison, compare
 from bench.cli.run import RESULTS
 from bench.cli.training import (
@@ -128,8 +137,7 @@ def _compared_on(args: argparse.Namespace, out: Path) -> Corpus:
         library=args.library,
         seed=args.seed,
     )
-    for line in [*(f"left out: {reason}" for reason in corpus.skipped), *corpus.notes]:
-        say(line)
+    say_what_is_missing(corpus.skipped, corpus.notes)
     cells_of(corpus, plan_of(args))
     return corpus
 
